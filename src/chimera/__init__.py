@@ -1,0 +1,66 @@
+"""Compose PyTorch modules into bigger ones and run many of them as one.
+
+Every public name is loaded on first use, so that ``import chimera`` does not import torch.
+A room and its main function may share a name (``chimera.fit`` the package, ``ch.fit`` the
+function): as an attribute the name always means the function; ``from chimera.fit.data import ...``
+reaches into the room.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from chimera import optim as optim
+    from chimera.blocks import Cond as Cond
+    from chimera.blocks import Constant as Constant
+    from chimera.blocks import Parallel as Parallel
+    from chimera.blocks import Repeat as Repeat
+    from chimera.blocks import Residual as Residual
+    from chimera.blocks import Sequential as Sequential
+    from chimera.blocks import While as While
+
+_HOMES = {
+    "chimera.blocks": ("Sequential", "Parallel", "Residual", "Repeat", "While", "Cond", "Constant"),
+    "chimera.build": ("spec", "inputs", "build", "shapes", "instances"),
+    "chimera.check": ("check", "contract", "Finding"),
+    "chimera.draws": ("randomness",),
+    "chimera.paths": ("ChimeraWarning",),
+    "chimera.stack": ("Stack", "each", "explain", "save", "load"),
+    "chimera.store": ("CheckpointError",),
+    "chimera.engine": ("train_step",),
+    "chimera.verify": ("verify",),
+    "chimera.fit": ("fit", "data", "digits", "LogUniform"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_ROOMS = ("optim",)
+
+__all__ = ["__version__", "optim", *_HOME]
+
+
+class _Package(ModuleType):
+    """A package in which importing a room does not hide the public function of the same name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"chimera.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'chimera' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

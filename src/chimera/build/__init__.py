@@ -1,0 +1,1 @@
+"""From specifications to shapes to parameters; instances of a factory."""

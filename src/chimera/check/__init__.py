@@ -1,0 +1,1 @@
+"""Mistakes in a network, found before a run."""

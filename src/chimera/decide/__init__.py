@@ -1,0 +1,1 @@
+"""Conditions on data inside a transform: seen, recorded, replayed."""

@@ -1,0 +1,1 @@
+"""Counter-based randomness, and seeds that belong to paths."""

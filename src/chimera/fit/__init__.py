@@ -1,0 +1,1 @@
+"""Data, loop, metrics, result, run directory."""

@@ -1,0 +1,1 @@
+"""Optimizers whose hyper-parameters differ per member."""

@@ -1,0 +1,36 @@
+"""Walking a tree of modules by path, every path, also those that lead to one module twice.
+
+A path is a module's dotted name inside its root, as in ``named_modules()``; the root's is ``""``.
+"""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+
+def join(path: str, name: str) -> str:
+    """The path of ``name`` below ``path``."""
+    return f"{path}.{name}" if path else name
+
+
+def every_path(root: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Every path of ``root`` with its module, parents first.
+
+    Unlike ``named_modules()`` a module that stands at two paths comes twice. A module that
+    contains itself ends the walk there.
+    """
+    yield from _walk(root, path, ())
+
+
+def _walk(
+    module: nn.Module, path: str, above: tuple[nn.Module, ...]
+) -> Iterator[tuple[str, nn.Module]]:
+    yield path, module
+    for name, child in module._modules.items():
+        if child is not None and all(child is not parent for parent in (*above, module)):
+            yield from _walk(child, join(path, name), (*above, module))
+
+
+def first_paths(root: nn.Module) -> dict[nn.Module, str]:
+    """The first path of every distinct module of ``root``, parents first."""
+    return {module: path for path, module in root.named_modules()}

@@ -1,0 +1,1 @@
+"""How one kind of layer runs with a member axis."""
