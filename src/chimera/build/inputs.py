@@ -1,0 +1,113 @@
+"""What a module is called with: positional and keyword inputs, nested as the module takes them.
+
+Containers are tuples, named tuples, lists, dicts and dataclasses; everything else is a leaf.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from chimera.build.spec import Spec
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The arguments of one call of a module: ``module(*args, **kwargs)``."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def map(self, function: Callable[[Any], Any]) -> "Inputs":
+        """The same inputs with every leaf replaced by ``function(leaf)``."""
+        return Inputs(
+            map_leaves(function, self.args), map_leaves(function, self.kwargs)
+        )
+
+    def leaves(self) -> Iterator[Any]:
+        """Every leaf, positional inputs first."""
+        yield from leaves(self.args)
+        yield from leaves(self.kwargs)
+
+    def __str__(self) -> str:
+        named = [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        return f"inputs({', '.join([*map(repr, self.args), *named])})"
+
+
+def inputs(*args: Any, **kwargs: Any) -> Inputs:
+    """Several inputs of a module, positional and by keyword.
+
+    Each may be a ``ch.spec``, a tensor, a nest of them (tuple, list, dict, dataclass), or any
+    other value, which is passed on as it is.
+    """
+    return Inputs(args, kwargs)
+
+
+def as_inputs(value: Any) -> Inputs:
+    """An ``Inputs`` as it is; anything else becomes the single positional input."""
+    return value if isinstance(value, Inputs) else Inputs((value,))
+
+
+def as_specified(value: Any, argument: str = "spec") -> Inputs:
+    """``as_inputs`` for an argument that must describe inputs.
+
+    Raises:
+        TypeError: for what cannot be meant as an input, such as a bare shape.
+    """
+    if isinstance(value, Inputs):
+        return value
+    if value is None or isinstance(value, (int, float, str)):
+        raise TypeError(
+            f"{argument} must be ch.spec(...), ch.inputs(...) or tensors; got {value!r}"
+            + (f"; write ch.spec({value!r})" if type(value) in (int, str) else "")
+        )
+    given = list(leaves(value))
+    if isinstance(value, (tuple, list)) and all(
+        isinstance(leaf, (int, str)) and not isinstance(leaf, bool) for leaf in given
+    ):
+        shape = ", ".join(map(repr, given))
+        raise TypeError(
+            f"{argument} must be ch.spec(...), ch.inputs(...) or tensors; got {value!r}, "
+            f"a bare shape; write ch.spec({shape})"
+        )
+    return Inputs((value,))
+
+
+def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
+    """``value`` with every leaf replaced by ``function(leaf)``; containers keep their type."""
+    if isinstance(value, tuple):
+        mapped = [map_leaves(function, item) for item in value]
+        if type(value) is tuple:
+            return tuple(mapped)
+        return (
+            type(value)(*mapped) if hasattr(value, "_fields") else type(value)(mapped)
+        )
+    if isinstance(value, list):
+        return [map_leaves(function, item) for item in value]
+    if isinstance(value, dict):
+        mapping = copy.copy(value)
+        for key, item in value.items():
+            mapping[key] = map_leaves(function, item)
+        return mapping
+    if is_dataclass(value) and not isinstance(value, (type, Spec)):
+        changed = copy.copy(value)
+        for entry in fields(value):
+            mapped = map_leaves(function, getattr(value, entry.name))
+            object.__setattr__(changed, entry.name, mapped)
+        return changed
+    return function(value)
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Every leaf of ``value``, in order."""
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from leaves(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from leaves(item)
+    elif is_dataclass(value) and not isinstance(value, (type, Spec)):
+        for entry in fields(value):
+            yield from leaves(getattr(value, entry.name))
+    else:
+        yield value
