@@ -1,0 +1,80 @@
+# Every target sets up what it needs: a Python 3.11 or newer and make are enough.
+# pip's ordinary configuration (index, proxy, certificates) is honoured; none is written here.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+
+# One thread a process: pytest runs JOBS processes, and more threads than cores only wait.
+TESTING := OMP_NUM_THREADS=1
+PYTEST := -n $(JOBS) --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check tests test-long test-torch shapes docs format build clean
+
+help: ## what there is to make
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## the environment in .venv, with pinned versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Chimera needs Python 3.11 or newer; $(PYTHON) is %d.%d. Try: make PYTHON=python3.11" % sys.version_info[:2])'
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing the package and its tools into $(VENV) (the first time takes minutes)"
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt hatchling editables
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[data,dev,docs]'
+	@touch $@
+
+demo: $(INSTALLED) ## train 64 networks at once on handwritten digits
+	$(BIN)/chimera fit digits --module mlp --members 64
+
+test: check tests ## format, lint, types, imports, tests
+
+check: $(INSTALLED) ## format, lint, types, imports
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+tests: $(INSTALLED) ## the tests alone
+	$(TESTING) $(BIN)/pytest $(PYTEST)
+
+test-long: $(INSTALLED) ## the tests that take minutes, and more random examples
+	$(TESTING) HYPOTHESIS_PROFILE=long $(BIN)/pytest $(PYTEST) -m "long or not long" --timeout 1800
+
+TORCH ?= 2.11.0
+TORCH_VENV := .venv-torch-$(TORCH)
+TORCH_INSTALLED := $(TORCH_VENV)/.installed
+
+test-torch: $(TORCH_INSTALLED) ## the tests with another torch: make test-torch TORCH=2.11.0
+	$(TESTING) $(TORCH_VENV)/bin/pytest $(PYTEST)
+
+# Another torch brings other versions of what it stands on: those pins are left out.
+$(TORCH_INSTALLED): pyproject.toml constraints.txt
+	@test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
+	@grep -vE '^(torch|triton|setuptools|sympy|networkx|fsspec|mpmath)==' constraints.txt \
+		> $(TORCH_VENV)/constraints.txt
+	@$(TORCH_VENV)/bin/python $(PIP_INSTALL) -c $(TORCH_VENV)/constraints.txt hatchling editables
+	@$(TORCH_VENV)/bin/python $(PIP_INSTALL) -c $(TORCH_VENV)/constraints.txt \
+		--no-build-isolation torch==$(TORCH) -e '.[data,dev]'
+	@touch $@
+
+shapes: $(INSTALLED) ## the tests with every annotated shape and type checked at run time
+	$(TESTING) $(BIN)/pytest $(PYTEST) --jaxtyping-packages=chimera,beartype.beartype
+
+docs: $(INSTALLED) ## the documentation, in site/
+	$(BIN)/mkdocs build --strict
+
+format: $(INSTALLED) ## format the code and mend what the linter can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+build: $(INSTALLED) ## wheel and sdist, in dist/
+	$(BIN)/python -m hatchling build
+
+clean: ## remove what the targets made, the environment excepted
+	rm -rf dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,23 @@
+"""What every test shares: Hypothesis profiles, and the skipping of tests that need a GPU."""
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+# The ordinary run is the same each time; `make test-long` looks at examples nobody saw.
+hypothesis.settings.register_profile(
+    "ordinary", derandomize=True, deadline=None, print_blob=True, max_examples=50
+)
+hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=300)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
