@@ -1,0 +1,252 @@
+"""Data in memory, split into train, validation and test parts.
+
+``x`` is [samples, ...]; ``y`` is [samples] of class numbers, or [samples, ...] of float targets.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy
+import torch
+from torch import Tensor
+
+from chimera.build.spec import Spec, spec
+from chimera.draws.counter import derive, member_keys, permutations
+
+Task = Literal["classification", "regression"]
+_SPLIT = 0x73706C6974  # "split": keeps this permutation apart from the members' own
+_PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the data: ``x`` [samples, ...] and ``y`` [samples, ...]."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device, dtype: torch.dtype | None) -> "Part":
+        """The part on ``device``, floats as ``dtype``; the same tensors where nothing changes."""
+        return Part(*(_moved(tensor, device, dtype) for tensor in (self.x, self.y)))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples of one task in three parts; ``ch.data``, ``ch.digits`` and ``load_npz`` make it.
+
+    Attributes:
+        train, validation, test: the parts.
+        task: ``"classification"`` (whole numbers in ``y``) or ``"regression"`` (floats in ``y``).
+        classes: the number of classes, one more than the largest label; None for regression.
+        name: what the data is called in messages and in a run's ``config.json``.
+        split: the fractions of the parts.
+        seed: the seed that decided which sample is in which part.
+    """
+
+    train: Part
+    validation: Part
+    test: Part
+    task: Task
+    classes: int | None
+    name: str
+    split: tuple[float, float, float]
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.train) + len(self.validation) + len(self.test)
+
+    @property
+    def features(self) -> int:
+        """How many numbers one sample of ``x`` holds."""
+        return math.prod(self.train.x.shape[1:])
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network gives for one sample: a score a class, or the targets."""
+        if self.classes is not None:
+            return self.classes
+        return math.prod(self.train.y.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        return self.train.x.device
+
+    def spec(self, batch: int = 2) -> Spec:
+        """The specification of a batch of ``x``: what ``ch.build`` takes."""
+        return spec(batch, *self.train.x.shape[1:], dtype=self.train.x.dtype)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Data":
+        """The data on ``device``; floats (of ``x`` and of regression's ``y``) as ``dtype``."""
+        place = torch.device(device)
+        return replace(
+            self,
+            train=self.train.to(place, dtype),
+            validation=self.validation.to(place, dtype),
+            test=self.test.to(place, dtype),
+        )
+
+    def sha256(self) -> str:
+        """A hash of every tensor with its part, dtype and shape: the same data, the same hash."""
+        digest = hashlib.sha256()
+        for name in _PARTS:
+            part: Part = getattr(self, name)
+            for tensor in (part.x, part.y):
+                digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
+                content = tensor.cpu().contiguous().flatten().view(torch.uint8)
+                digest.update(memoryview(content.numpy()))
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        what = "regression" if self.classes is None else f"{self.classes} classes"
+        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in _PARTS)
+        shape = list(self.train.x.shape[1:])
+        return f"Data({self.name}: {sizes}; a sample of x is {shape}; {what})"
+
+
+def data(
+    x: Any,
+    y: Any,
+    split: Sequence[float] = (0.6, 0.2, 0.2),
+    seed: int = 0,
+    *,
+    name: str = "data",
+) -> Data:
+    """Samples in memory, split into train, validation and test parts by a seeded permutation.
+
+    Args:
+        x: a tensor or numpy array [samples, ...] of finite numbers.
+        y: a tensor or numpy array: whole numbers [samples] from 0 for classification (booleans
+            are classes 0 and 1), floats [samples] or [samples, ...] for regression. Floats of
+            a numpy array take torch's default dtype; a tensor keeps its own.
+        split: the fractions of the train, validation and test parts; they sum to 1 and leave no
+            part empty. Samples are not stratified.
+        seed: decides which sample is in which part.
+        name: what the data is called.
+
+    Raises:
+        TypeError: ``x`` or ``y`` is no tensor or array of real numbers.
+        ValueError: lengths differ, a number is NaN or infinite (the row is named), a label is
+            negative, ``y`` of whole numbers has more than one axis, or ``split`` does not fit.
+    """
+    xs, ys = _tensor("x", x), _tensor("y", y)
+    for argument, tensor in (("x", xs), ("y", ys)):
+        if tensor.dim() == 0:
+            raise ValueError(f"{argument} must have a leading axis of samples, got a single number")
+    if len(xs) != len(ys):
+        raise ValueError(f"x and y must have the same length, got {len(xs)} and {len(ys)}")
+    if ys.dtype == torch.bool:
+        ys = ys.long()
+    _finite("x", xs)
+    _finite("y", ys)
+    classes = None
+    if not ys.is_floating_point():
+        ys = ys.long()
+        classes = _classes(ys)
+    fractions = _fractions(split)
+    ends = _ends(fractions, len(xs))
+    keys = derive(member_keys(_seed(seed), [0]), _SPLIT)
+    order = permutations(keys, len(xs))[0].to(xs.device)
+    ys = ys.to(xs.device)
+    train, validation, test = (Part(xs[rows], ys[rows]) for rows in order.tensor_split(ends))
+    return Data(
+        train=train,
+        validation=validation,
+        test=test,
+        task="regression" if classes is None else "classification",
+        classes=classes,
+        name=name,
+        split=fractions,
+        seed=seed,
+    )
+
+
+def _tensor(argument: str, value: Any) -> Tensor:
+    if isinstance(value, numpy.ndarray):
+        if value.dtype.kind not in "biuf":
+            raise TypeError(f"{argument} must hold real numbers, got an array of {value.dtype}")
+        if value.dtype.kind == "u" and value.dtype.itemsize > 1:
+            value = value.astype(numpy.int64)
+        native = value.astype(value.dtype.newbyteorder("="), copy=True, order="C")
+        tensor = torch.from_numpy(native)
+        return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{argument} must be a tensor or a numpy array, got {type(value).__name__}; "
+            f"torch.tensor({argument}) makes one of a list"
+        )
+    if value.is_complex():
+        raise TypeError(f"{argument} must hold real numbers, got a tensor of {value.dtype}")
+    return value.detach()
+
+
+def _finite(argument: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        return
+    rows = (~tensor.isfinite()).flatten(1).any(1) if tensor.dim() > 1 else ~tensor.isfinite()
+    if rows.any():
+        row = int(rows.nonzero()[0])
+        kind = "NaN" if tensor[row].isnan().any() else "an infinite number"
+        more = int(rows.sum()) - 1
+        others = f" and in {more} more rows" if more else ""
+        raise ValueError(
+            f"{argument} has {kind} in row {row}{others}; drop or fill those rows first"
+        )
+
+
+def _classes(labels: Tensor) -> int:
+    if labels.dim() != 1:
+        raise ValueError(
+            f"y of whole numbers holds one class per sample, [samples], got shape "
+            f"{list(labels.shape)}; y.squeeze(1) drops an axis of size 1, and floats mean "
+            "regression"
+        )
+    negative = (labels < 0).nonzero()
+    if len(negative):
+        row = int(negative[0])
+        raise ValueError(f"y holds class numbers from 0, got {int(labels[row])} in row {row}")
+    return int(labels.max()) + 1 if len(labels) else 0
+
+
+def _fractions(split: Sequence[float]) -> tuple[float, float, float]:
+    try:
+        train, validation, test = (float(fraction) for fraction in split)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"split must be three fractions (train, validation, test), got {split!r}"
+        ) from error
+    fractions = (train, validation, test)
+    if not all(fraction > 0 for fraction in fractions):
+        raise ValueError(f"split must leave no part empty: every fraction above 0, got {split!r}")
+    if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise ValueError(f"split must sum to 1, got {split!r}, which sums to {sum(fractions):g}")
+    return fractions
+
+
+def _ends(fractions: tuple[float, float, float], samples: int) -> tuple[int, int]:
+    """The ends of the train and the validation part."""
+    train = round(fractions[0] * samples)
+    validation = round((fractions[0] + fractions[1]) * samples)
+    sizes = (train, validation - train, samples - validation)
+    if min(sizes) < 1:
+        name = _PARTS[sizes.index(min(sizes))]
+        raise ValueError(
+            f"split={fractions} of {samples} samples leaves the {name} part empty; "
+            "give more samples or a larger fraction"
+        )
+    return train, validation
+
+
+def _seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be an int, got {seed!r}")
+    return seed
+
+
+def _moved(tensor: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(device, dtype if tensor.is_floating_point() else None)

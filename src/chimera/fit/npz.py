@@ -1,0 +1,49 @@
+"""Data from a file of numpy arrays: ``data.npz`` with ``x`` and ``y``. No code in it is run."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy
+
+from chimera.fit.data import Data, data
+
+
+def load_npz(path: str | Path, split: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Data:
+    """The data of an ``.npz`` file with arrays ``x`` and ``y``, as ``ch.data`` takes them.
+
+    Raises:
+        ValueError: the file does not exist, is no ``.npz`` file, is damaged, lacks ``x`` or
+            ``y``, or holds pickled objects, which are refused; or what ``ch.data`` raises.
+        TypeError: what ``ch.data`` raises.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not an .npz file; numpy.savez(path, x=x, y=y) writes one")
+    with numpy.load(path, allow_pickle=False) as archive:
+        missing = [name for name in ("x", "y") if name not in archive.files]
+        if missing:
+            held = ", ".join(archive.files) or "no array"
+            raise ValueError(f"{path}: expected the arrays x and y, got {held}")
+        x, y = (_read(path, archive, name) for name in ("x", "y"))
+    return data(x, y, split=split, seed=seed, name=path.name)
+
+
+def _read(path: Path, archive: numpy.lib.npyio.NpzFile, name: str) -> numpy.ndarray:
+    try:
+        array = archive[name]
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise ValueError(
+                f"{path}: {name} holds Python objects, which would run code when read; "
+                "save it as an array of numbers"
+            ) from error
+        raise ValueError(f"{path}: {name} cannot be read: {error}") from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: {name} cannot be read, the file is damaged: {error}") from error
+    if not isinstance(array, numpy.ndarray):
+        raise ValueError(f"{path}: {name} is no array")
+    return array
