@@ -1,0 +1,67 @@
+"""The commands and what becomes of their errors.
+
+``main`` returns the exit code: 0 done, 1 a failure, 2 the user's mistake, 130 interrupted. Whatever
+goes wrong is one line on standard error; ``--debug`` shows the traceback. A command's file is
+imported when the command is called, and torch when it runs, not for ``--help``.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+from chimera import __version__
+from chimera.cli.mistake import one_line
+from chimera.cli.verdict import verdict
+
+app = App(
+    name="chimera",
+    version=__version__,
+    help="Compose PyTorch modules into bigger ones and run many of them as one.",
+    help_epilogue="After an error, --debug with any command shows the traceback.",
+    result_action="return_value",
+)
+app.command("chimera.cli.fit:fit", name="fit", help="Train many instances of one network at once.")
+app.command(
+    "chimera.cli.check:check", name="check", help="Find the mistakes in a network before a run."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: what follows ``chimera`` on the command line; ``sys.argv`` unless given.
+    """
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in tokens
+    tokens = [token for token in tokens if token != "--debug"]
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, console=Console())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output is gone, as with `| head -1`: nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except CycloptsError as error:
+        return _tell(error, _usage(error), 2, debug)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  every error has its line
+        return _tell(error, *verdict(error), debug)
+    return code if isinstance(code, int) else 0
+
+
+def _tell(error: BaseException, line: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"chimera: {line}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _usage(error: CycloptsError) -> str:
+    error.verbose = False
+    command = " ".join(("chimera", *(error.command_chain or ())))
+    text = one_line(error).removesuffix(".")
+    return f"{text}; see {command} --help"

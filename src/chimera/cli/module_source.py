@@ -1,0 +1,106 @@
+"""A module class from a user's file: ``file.py:Class``, or ``file.py`` when it holds one."""
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from chimera.cli.mistake import Mistake, one_line
+
+
+def load_class(source: str) -> type[nn.Module]:
+    """Import the file of ``source`` and return the class that it names.
+
+    The file is imported as any module is: what stands at its top level runs. Files beside it can
+    be imported from it.
+
+    Raises:
+        Mistake: the file is not there or does not import, or the class is not in it or is no
+            ``torch.nn.Module``.
+    """
+    file, name = _parts(source)
+    module = _import(file)
+    own = [
+        value
+        for value in vars(module).values()
+        if _is_module_class(value) and value.__module__ == module.__name__
+    ]
+    if not name:
+        return _only(file, own)
+    if not hasattr(module, name):
+        raise Mistake(f"{file} has no class {name}; {_there(own)}")
+    value = getattr(module, name)
+    if not _is_module_class(value):
+        what = "a class" if isinstance(value, type) else f"of type {type(value).__name__}"
+        raise Mistake(
+            f"{file}:{name} is {what}, expected a subclass of torch.nn.Module; {_there(own)}"
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def _parts(source: str) -> tuple[Path, str]:
+    file, colon, name = source.rpartition(":")
+    if not colon or name.endswith(".py"):
+        file, name = source, ""
+    elif not name.isidentifier():
+        raise Mistake(f"expected file.py:Class, got {source!r}; {name!r} is no class name")
+    path = Path(file)
+    if path.suffix != ".py":
+        raise Mistake(f"expected a Python file as in file.py:Class, got {source!r}")
+    if not path.exists():
+        raise Mistake(f"there is no file {file}; expected file.py:Class")
+    if not path.is_file():
+        raise Mistake(f"{file} is no file; expected file.py:Class")
+    return path, name
+
+
+def _import(file: Path) -> ModuleType:
+    """The module of ``file``; a name that is loaded already keeps its module."""
+    name = file.stem if file.stem not in sys.modules else f"chimera_file_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise Mistake(f"{file} does not import: {_where(error, file)}") from error
+    return module
+
+
+def _where(error: BaseException, file: Path) -> str:
+    told = f"{type(error).__name__}: {one_line(error)}"
+    if isinstance(error, SyntaxError):
+        if error.filename is not None and Path(error.filename) != file.resolve():
+            return f"{error.filename}, line {error.lineno}: SyntaxError: {error.msg}"
+        return f"line {error.lineno}: SyntaxError: {error.msg}"
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename) == file.resolve()
+    ]
+    return f"line {lines[-1]}: {told}" if lines else told
+
+
+def _is_module_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _only(file: Path, classes: list[type[nn.Module]]) -> type[nn.Module]:
+    if len(classes) == 1:
+        return classes[0]
+    raise Mistake(f"{file} is given without a class; {_there(classes)}, expected {file}:Class")
+
+
+def _there(classes: list[type[nn.Module]]) -> str:
+    if not classes:
+        return "it defines no torch.nn.Module"
+    return f"it defines {', '.join(sorted(value.__name__ for value in classes))}"

@@ -1,0 +1,53 @@
+"""What an error means to the one who typed the command: a line, and an exit code."""
+
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+
+from chimera.cli.mistake import Mistake, one_line
+
+_OURS = Path(__file__).parents[1]
+_INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+
+
+def verdict(error: BaseException) -> tuple[str, int]:
+    """The line that tells ``error`` and the exit code.
+
+    A mistake is 2, and so is a ValueError or TypeError that our own code raised: that is how the
+    library speaks of wrong arguments. What the user's code raised, and what the system refused,
+    is 1; for the user's code the line names the place.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, Mistake):
+        return one_line(error), 2
+    frames = traceback.extract_tb(error.__traceback__)
+    raised_by_us = bool(frames) and _within(Path(frames[-1].filename), _OURS)
+    notes = "".join(f"; {one_line(note)}" for note in getattr(error, "__notes__", ()))
+    text = one_line(error)
+    if isinstance(error, (ValueError, TypeError)) and raised_by_us:
+        return text + notes, 2
+    if isinstance(error, OSError):
+        return text + notes, 1
+    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    theirs = [frame for frame in frames if _is_users(Path(frame.filename))]
+    if theirs:
+        frame = theirs[-1]
+        return f"{frame.filename}, line {frame.lineno}, in {frame.name}: {told}{notes}", 1
+    if _is_checkpoint_error(error):
+        return text + notes, 1
+    return f"{told}{notes}; --debug shows the traceback", 1
+
+
+def _is_users(file: Path) -> bool:
+    return file.is_file() and not any(_within(file, place) for place in (_OURS, *_INSTALLED))
+
+
+def _within(file: Path, folder: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
+
+
+def _is_checkpoint_error(error: BaseException) -> bool:
+    store = sys.modules.get("chimera.store")
+    return store is not None and isinstance(error, store.CheckpointError)
