@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera.draws.seeds import derive, forked
+from chimera.draws.seeds import _WORDS, derive, forked, generator_state
 
 
 def draws():
@@ -77,3 +77,23 @@ def test_generators_are_given_back_after_an_error():
         torch.rand(7)
         raise KeyError
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_torch_keeps_the_generators_words_where_we_put_them():
+    source, target = torch.Generator().manual_seed(5), torch.Generator().manual_seed(7)
+    state = target.get_state()
+    assert state.numel() == 5056
+    state.view(torch.int64)[_WORDS] = source.get_state().view(torch.int64)[_WORDS]
+    target.set_state(state)
+    assert torch.equal(torch.rand(2000, generator=target), torch.rand(2000, generator=source))
+
+
+def test_a_seeded_generator_is_uniform_and_uncorrelated():
+    with forked(0):
+        first = torch.rand(100_000, dtype=torch.float64)
+    with forked(1):
+        second = torch.rand(100_000, dtype=torch.float64)
+    for drawn in (first, second):
+        assert abs(drawn.mean() - 0.5) < 5 * (1 / 12 / 1e5) ** 0.5
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 5 / 1e5**0.5
+    assert not torch.equal(generator_state(0), generator_state(2**32))

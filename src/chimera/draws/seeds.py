@@ -40,6 +40,23 @@ def as_seed(seed: Any) -> int:
     return operator.index(seed)
 
 
+_WORDS = slice(3, 3 + 624)
+
+
+def generator_state(seed: int) -> torch.Tensor:
+    """The state of torch's CPU generator (a Mersenne twister) for a seed of 64 bits.
+
+    ``torch.manual_seed`` reads 32 bits of a seed; here all of them reach the state, whose 624
+    words are drawn from the seed by SHAKE-256 (FIPS 202). That they lie at ``_WORDS`` of the
+    state, seen as int64, is torch's own affair.
+    """
+    state = torch.Generator().manual_seed(seed).get_state()
+    words = hashlib.shake_256(f"chimera:{seed}".encode()).digest(4 * 624)
+    drawn = torch.frombuffer(bytearray(words), dtype=torch.int32).to(torch.int64)
+    state.view(torch.int64)[_WORDS] = drawn & 0xFFFFFFFF
+    return state
+
+
 @contextmanager
 def forked(seed: int) -> Iterator[None]:
     """Seed the global generators inside the block; leave them as they were after it.
@@ -51,9 +68,9 @@ def forked(seed: int) -> Iterator[None]:
     python_state = random.getstate()
     numpy = sys.modules.get("numpy")
     numpy_state = numpy.random.get_state() if numpy is not None else None
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     try:
-        torch.default_generator.manual_seed(seed)
+        torch.set_rng_state(generator_state(seed))
         random.seed(seed)
         if numpy is not None:
             numpy.random.seed([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF])
