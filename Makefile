@@ -67,7 +67,7 @@ shapes: $(INSTALLED) ## the tests with every annotated shape and type checked at
 	$(TESTING) $(BIN)/pytest $(PYTEST) --jaxtyping-packages=chimera,beartype.beartype
 
 docs: $(INSTALLED) ## the documentation, in site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(INSTALLED) ## format the code and mend what the linter can
 	$(BIN)/ruff format

@@ -1,8 +1,8 @@
 """``--set key=value``: the arguments of a constructor, read as Python literals and checked.
 
 A value that is no literal is a string, so that ``--set activation=relu`` needs no quotes. What an
-annotation of the constructor says is held to: ``int``, ``float`` (a whole number will do), ``bool``,
-``str``, ``None``, a union, a ``Literal`` or a container; any other annotation is not looked at.
+annotation of the constructor says is held to: ``int``, ``float`` (a whole number will do),
+``bool``, ``str``, ``None``, a union, a ``Literal`` or a container; others are not looked at.
 """
 
 import ast
