@@ -106,6 +106,16 @@ def test_memory_that_is_shared_or_strided_is_written_as_it_looks(tmp_path: Path)
     assert all(torch.equal(read[name], tensor) for name, tensor in views.items())
 
 
+@pytest.mark.parametrize("pad", range(16))
+def test_complex_numbers_come_back_wherever_they_lie_in_the_file(tmp_path: Path, pad: int):
+    tensors = {"z": drawn((2, 3), torch.complex128, pad)}
+    write_tensors(tmp_path / "f", tensors, {"pad": "x" * pad}, {"rows": ["z"]})
+    for read in (TensorFile(tmp_path / "f").read(), {"z": tensors["z"].clone()}):
+        assert same_bits(torch.empty(2, 3, dtype=torch.complex128).copy_(read["z"]), tensors["z"])
+    row = TensorFile(tmp_path / "f").read_row("rows", 1)["z"]
+    assert same_bits(torch.empty(3, dtype=torch.complex128).copy_(row), tensors["z"][1])
+
+
 def test_the_file_is_safetensors_that_others_read(tmp_path: Path):
     write_tensors(tmp_path / "f", {"a": torch.ones(2)}, {"x": 1})
     with safe_open(tmp_path / "f", framework="pt") as file:

@@ -1,0 +1,163 @@
+"""Putting what a file holds into a module: all of it, or nothing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from chimera.stack.contents import Contents, tensor_identity
+from chimera.store import CheckpointError
+
+
+@dataclass
+class Differences:
+    """The names that a module and a file do not share, and ties of the file that it has not."""
+
+    missing: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    untied: list[str] = field(default_factory=list)
+
+
+def restore(
+    module: nn.Module,
+    given: Contents,
+    path: Path,
+    accept: Callable[[Differences], None],
+) -> None:
+    """Load ``given`` into ``module``, which is left as it was when that fails.
+
+    Uninitialized parameters take the shapes of the file. Shapes and dtypes are never adjusted.
+
+    Args:
+        module: the module.
+        given: what the file holds.
+        path: the file, for messages.
+        accept: called once with the names that do not fit; raises to refuse them.
+
+    Raises:
+        CheckpointError: a shape or dtype differs, tensors that are one in ``module`` are two
+            in the file, or torch refuses to load.
+    """
+    state: dict[str, Any] = dict(given.tensors)
+    state |= {name: given.tensors[stored] for name, stored in given.ties.items()}
+    state |= given.extra
+    own = module.state_dict(keep_vars=True)
+    _check_fit(own, state, path)
+    _check_ties(own, state, path)
+    with _unchanged_on_failure(module):
+        try:
+            result = module.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path}: cannot be loaded: {error}") from error
+        accept(
+            Differences(
+                sorted(result.missing_keys),
+                sorted(result.unexpected_keys),
+                _ties_not_in(own, given),
+            )
+        )
+
+
+def _check_fit(own: dict[str, Any], state: dict[str, Any], path: Path) -> None:
+    wrong = []
+    for name in own.keys() & state.keys():
+        mine, new = own[name], state[name]
+        if isinstance(mine, Tensor) != isinstance(new, Tensor):
+            wrong.append(f"{name!r} is {_said(new)} in the file and {_said(mine)} in `into`")
+        elif not isinstance(mine, Tensor):
+            continue
+        elif mine.dtype != new.dtype or (not is_lazy(mine) and mine.shape != new.shape):
+            wrong.append(f"{name!r} is {_said(new)} in the file and {_said(mine)} in `into`")
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise CheckpointError(f"{path}: does not fit: {'; '.join(sorted(wrong)[:3])}{more}")
+
+
+def _said(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return "an extra state"
+    dtype = str(value.dtype).removeprefix("torch.")
+    return f"{dtype}, uninitialized" if is_lazy(value) else f"{dtype} {list(value.shape)}"
+
+
+def _tied(own: dict[str, Any]) -> Iterator[list[str]]:
+    """The names in ``own`` of each tensor that has several."""
+    names: dict[object, list[str]] = {}
+    for name, value in own.items():
+        if isinstance(value, Tensor):
+            names.setdefault(tensor_identity(value), []).append(name)
+    return (group for group in names.values() if len(group) > 1)
+
+
+def _check_ties(own: dict[str, Any], state: dict[str, Any], path: Path) -> None:
+    for group in _tied(own):
+        held = [name for name in group if isinstance(state.get(name), Tensor)]
+        for name in held[1:]:
+            one, other = state[held[0]], state[name]
+            if one is not other and not torch.equal(one, other):
+                raise CheckpointError(
+                    f"{path}: {held[0]!r} and {name!r} are one tensor in `into` and two different "
+                    "ones in the file"
+                )
+
+
+def _ties_not_in(own: dict[str, Any], given: Contents) -> list[str]:
+    return sorted(
+        f"{stored} = {name}"
+        for name, stored in given.ties.items()
+        if isinstance(own.get(name), Tensor)
+        and isinstance(own.get(stored), Tensor)
+        and tensor_identity(own[name]) != tensor_identity(own[stored])
+    )
+
+
+@contextmanager
+def _unchanged_on_failure(module: nn.Module) -> Iterator[None]:
+    """Put every part of ``module`` back as it was when the block raises."""
+    parts = [(part, type(part), _shallow(vars(part))) for part in module.modules()]
+    found = (tensor for part in module.modules() for tensor in _tensors_of(part))
+    tensors = {id(tensor): tensor for tensor in found}.values()
+    values = [(t, type(t), None if is_lazy(t) else t.data.clone()) for t in tensors]
+    try:
+        yield
+    except BaseException:
+        for part, kind, attributes in parts:
+            part.__class__ = kind
+            _put_back(vars(part), attributes)
+        for tensor, was, value in values:
+            tensor.__class__ = was
+            if value is None:
+                tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            else:
+                tensor.data.copy_(value)
+        raise
+
+
+def _tensors_of(part: nn.Module) -> Iterator[Tensor]:
+    yield from part.parameters(recurse=False)
+    yield from part.buffers(recurse=False)
+    yield from (value for value in vars(part).values() if isinstance(value, Tensor))
+
+
+def _shallow(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Each attribute, with a copy of what is in it where that is a container."""
+    return {
+        name: (value, value.copy() if isinstance(value, (dict, list, set)) else None)
+        for name, value in attributes.items()
+    }
+
+
+def _put_back(attributes: dict[str, Any], old: dict[str, tuple[Any, Any]]) -> None:
+    attributes.clear()
+    for name, (value, inside) in old.items():
+        if isinstance(value, list):
+            value[:] = inside
+        elif isinstance(value, (dict, set)):
+            value.clear()
+            value.update(inside)
+        attributes[name] = value
