@@ -98,8 +98,8 @@ class Data:
             part: Part = getattr(self, name)
             for tensor in (part.x, part.y):
                 digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
-                content = tensor.cpu().contiguous().flatten().view(torch.uint8)
-                digest.update(memoryview(content.numpy()))
+                content: Any = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
+                digest.update(content)
         return digest.hexdigest()
 
     def __repr__(self) -> str:

@@ -61,12 +61,13 @@ def per_member(
     """
     if isinstance(value, LogUniform):
         return value.draw(name, seed, members)
-    if isinstance(value, str):
-        raise _no_numbers(name, value)
     try:
         values = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise _no_numbers(name, value) from error
+        raise TypeError(
+            f"{name} must be a number, one number per member or a LogUniform, "
+            f"got {type(value).__name__} {value!r}"
+        ) from error
     if values.dim() == 0:
         values = values.repeat(len(members))
     if values.shape != (len(members),):
@@ -82,10 +83,3 @@ def per_member(
             f"for member {member}"
         )
     return values
-
-
-def _no_numbers(name: str, value: object) -> TypeError:
-    return TypeError(
-        f"{name} must be a number, one number per member or a LogUniform, "
-        f"got {type(value).__name__} {value!r}"
-    )

@@ -1,0 +1,70 @@
+"""Does a network's output fit the task? Asked before training, of a copy, with the data's shape."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chimera.fit.data import Data
+from chimera.fit.losses import same_but_trailing_ones
+
+_SAMPLES = 2
+
+
+def check_output(member: nn.Module, data: Data, who: str) -> None:
+    """Runs ``member``, a copy nobody else needs, on two samples and looks at what comes out.
+
+    Args:
+        member: a plain module; its modes and buffers may change.
+        data: on the member's device and in its dtype.
+        who: what the member is called in the message.
+
+    Raises:
+        ValueError: a task's own loss and metric cannot take the output.
+        Exception: what the member's forward raises, with a note of who and of the input's shape.
+    """
+    samples = min(_SAMPLES, len(data.train))
+    x = data.train.x[:samples]
+    produced: dict[int, str] = {}
+    hooks = [
+        layer.register_forward_hook(
+            lambda layer, _, output, path=path: produced.setdefault(id(output), _said(path, layer))
+        )
+        for path, layer in member.named_modules()
+        if path
+    ]
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            output: Any = member.eval()(x)
+    except Exception as error:
+        error.add_note(f"{who} was called with x of shape {list(x.shape)} and dtype {x.dtype}")
+        raise
+    finally:
+        for hook in hooks:
+            hook.remove()
+    expected = _misfit(output, data, samples)
+    if expected:
+        layer = produced.get(id(output), "its forward")
+        got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(
+            f"the output of {who} does not fit the data: for x {list(x.shape)} {layer} gave {got}, "
+            f"expected {expected}; or give loss= and metric= that take it"
+        )
+
+
+def _said(path: str, layer: nn.Module) -> str:
+    return f"its layer {path!r} ({type(layer).__name__})"
+
+
+def _misfit(output: object, data: Data, samples: int) -> str | None:
+    """What was expected, where ``output`` is something else."""
+    shape = tuple(output.shape) if isinstance(output, Tensor) else None
+    if data.classes is not None:
+        if shape is not None and shape[:1] == (samples,) and len(shape) == 2:
+            if shape[1] >= data.classes:
+                return None
+        return f"[{samples}, {data.classes}], a score for each of {data.classes} classes"
+    target = (samples, *data.train.y.shape[1:])
+    if shape is not None and same_but_trailing_ones(shape, target):
+        return None
+    return f"{list(target)}, the shape of y"

@@ -1,0 +1,90 @@
+"""From what ``fit`` was given to what it trains: a Stack on its device, and the data beside it."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from chimera.build.build import build
+from chimera.build.instances import instance_seed
+from chimera.fit.data import Data
+from chimera.stack import Stack
+
+Members = Sequence[nn.Module] | Stack
+
+
+def prepare(modules: Members, data: Data, seed: int, device: str | torch.device | None) -> Stack:
+    """A Stack of copies of ``modules`` on ``device``; a Stack is taken as it is, moved in place.
+
+    Members that wait for their first input (lazy layers) are built from the data's shape.
+
+    Raises:
+        TypeError: ``modules`` is no sequence of modules and no Stack.
+        ValueError: there is no member, or ``device`` is none of this machine.
+    """
+    place = None if device is None else as_device(device)
+    if isinstance(modules, Stack):
+        stack = modules
+    else:
+        stack = Stack(_members(modules, data, seed), seed=seed)
+    return stack if place is None else stack.to(place)
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """The device meant, if this machine has it.
+
+    Raises:
+        ValueError: it is no device's name, or not here.
+    """
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here: {first_line}") from error
+    return place
+
+
+def float_dtype(stack: nn.Module) -> torch.dtype | None:
+    """The one dtype of the stack's floating parameters; None where there is none or several."""
+    dtypes = {p.dtype for p in stack.parameters() if p.dtype.is_floating_point}
+    return dtypes.pop() if len(dtypes) == 1 else None
+
+
+def _members(modules: Sequence[nn.Module], data: Data, seed: int) -> list[nn.Module]:
+    given: Any = modules
+    if isinstance(given, nn.Module) and not isinstance(given, nn.ModuleList):
+        raise TypeError(
+            f"fit takes a list of modules, got one {type(given).__name__}; "
+            "write ch.fit([module], ...), or ch.instances(factory, n) for several"
+        )
+    if isinstance(given, type) or callable(given) or not hasattr(given, "__iter__"):
+        raise TypeError(
+            f"fit takes a list of modules or a Stack, got {given!r}; "
+            "ch.instances(factory, n) makes modules of a class"
+        )
+    members = list(given)
+    if not members:
+        raise ValueError("fit got an empty list of modules, expected at least one")
+    for index, member in enumerate(members):
+        if not isinstance(member, nn.Module):
+            hint = "; an instance is expected, not the class" if isinstance(member, type) else ""
+            raise TypeError(f"modules[{index}] is no module but {member!r}{hint}")
+    return [
+        _built(member, data, instance_seed(seed, index)) if waits(member) else member
+        for index, member in enumerate(members)
+    ]
+
+
+def waits(module: nn.Module) -> bool:
+    """Whether a parameter or buffer has no shape yet."""
+    return any(map(is_lazy, [*module.parameters(), *module.buffers()]))
+
+
+def _built(module: nn.Module, data: Data, seed: int) -> nn.Module:
+    dtypes = {p.dtype for p in module.parameters() if p.dtype.is_floating_point}
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    return build(copy.deepcopy(module), data.to(data.device, dtype).spec(), seed=seed)
