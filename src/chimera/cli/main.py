@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of the output is gone, as with `| head -1`: nothing is left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 1
     except CycloptsError as error:
         return _tell(error, _usage(error), 2, debug)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  every error has its line

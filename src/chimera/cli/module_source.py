@@ -41,6 +41,11 @@ def load_class(source: str) -> type[nn.Module]:
     return value  # type: ignore[no-any-return]
 
 
+def source_file(source: str) -> Path:
+    """The file of ``file.py:Class``."""
+    return _parts(source)[0]
+
+
 def _parts(source: str) -> tuple[Path, str]:
     file, colon, name = source.rpartition(":")
     if not colon or name.endswith(".py"):

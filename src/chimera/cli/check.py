@@ -1,0 +1,41 @@
+"""``chimera check``: the mistakes in a network, found before a run."""
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def check(
+    module: Annotated[str, Parameter(name="module", metavar="FILE.py:CLASS")],
+    /,
+    *,
+    shapes: Annotated[
+        list[str], Parameter(name="--input", negative="", metavar="SHAPE", required=True)
+    ],
+    settings: Annotated[
+        list[str] | None, Parameter(name="--set", negative="", metavar="KEY=VALUE")
+    ] = None,
+    format: Literal["text", "json"] = "text",
+    fail_on: Literal["error", "warning", "info", "never"] = "error",
+) -> int:
+    """Find the mistakes in a network before a run.
+
+    Exits with 1 when something at or above --fail-on was found, with 0 otherwise.
+
+    Parameters
+    ----------
+    module
+        A class of your own from a file.
+    shapes
+        The shape of an input, with its batch axis: 2,20, or batch,20 for a free axis, or
+        2,20:int64 for another dtype than float32. Once for each input of the network.
+    settings
+        An argument of the network's constructor: --set hidden=32.
+    format
+        What is printed.
+    fail_on
+        The least severity that makes the exit code 1.
+    """
+    from chimera.cli.check_run import run
+
+    return run(module, shapes, settings or [], format, fail_on)

@@ -1,0 +1,97 @@
+"""What ``chimera check`` does once its options are read: network, inputs, findings."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from torch import nn
+
+from chimera.build.inputs import Inputs, inputs
+from chimera.build.spec import Spec, spec
+from chimera.check import Finding
+from chimera.check import check as find
+from chimera.cli.mistake import Mistake
+from chimera.cli.module_source import load_class
+from chimera.cli.options import shape
+from chimera.cli.settings import check_settings, read_settings
+from chimera.cli.verdict import verdict
+
+SEVERITIES = ("info", "warning", "error")
+_COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
+
+
+def run(
+    source: str, shapes: Sequence[str], settings: Sequence[str], form: str, fail_on: str
+) -> int:
+    """Print the findings of the network; 1 if one is at or above ``fail_on``, else 0."""
+    network = load_class(source)
+    arguments = check_settings(network, read_settings(settings))
+    given = _inputs(shapes)
+    findings = find(_made(source, network, arguments), given)
+    console = Console()
+    if form == "json":
+        content = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps(content, indent=2))  # noqa: T201
+    else:
+        _print(console, source, findings)
+    failing = SEVERITIES[SEVERITIES.index(fail_on) :] if fail_on != "never" else ()
+    return int(any(finding.severity in failing for finding in findings))
+
+
+def _inputs(shapes: Sequence[str]) -> Inputs:
+    return inputs(*map(_spec, shapes))
+
+
+def _spec(text: str) -> Spec:
+    import torch
+
+    sizes, colon, name = text.partition(":")
+    dtype = getattr(torch, name, None) if colon else torch.float32
+    if not isinstance(dtype, torch.dtype):
+        raise Mistake(f"--input {text}: {name!r} is no dtype of torch, such as float32 or int64")
+    return spec(*shape(sizes), dtype=dtype)
+
+
+def _made(
+    source: str, network: type[nn.Module], arguments: dict[str, Any]
+) -> nn.Module | type[nn.Module]:
+    """The class as it is where it takes no settings: ``check`` looks at its constructor too."""
+    if not arguments:
+        return network
+    try:
+        return partial(network, **arguments)()
+    except Exception as error:
+        raise Mistake(f"{source} cannot be made: {verdict(error)[0]}") from error
+
+
+def _print(console: Console, source: str, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        place = f" ({finding.file}:{finding.line})" if finding.file else ""
+        console.print(
+            Text.assemble(
+                (finding.severity, f"bold {_COLOURS[finding.severity]}"),
+                f" {finding.rule} at {finding.path or 'the root'}{place}",
+            ),
+            soft_wrap=True,
+        )
+        for name, text in (("", finding.message), ("why: ", finding.why), ("mend: ", finding.mend)):
+            if text:
+                _paragraph(console, f"{name}{text}")
+        console.print()
+    counts = {
+        severity: sum(finding.severity == severity for finding in findings)
+        for severity in reversed(SEVERITIES)
+    }
+    told = ", ".join(f"{count} {severity}" for severity, count in counts.items() if count)
+    console.print(f"{source}: {told or 'nothing found'}", markup=False, highlight=False)
+
+
+def _paragraph(console: Console, text: str) -> None:
+    for line in text.splitlines():
+        wrapped = Text(line).wrap(console, max(console.width - 2, 20))
+        for part in wrapped:
+            console.print(Text("  ") + part, soft_wrap=True)

@@ -1,0 +1,147 @@
+"""What ``chimera fit`` does once its options are read: network, data, training, report."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from chimera.build.instances import instances
+from chimera.cli.mistake import Mistake
+from chimera.cli.module_source import load_class, source_file
+from chimera.cli.options import rates
+from chimera.cli.progress import Epochs
+from chimera.cli.report import print_comparison, print_result
+from chimera.cli.settings import check_settings, read_settings
+from chimera.cli.verdict import verdict
+from chimera.fit import MLP, Data, LogUniform, digits, load_npz
+from chimera.fit import fit as train
+from chimera.fit.compare import compare_loop
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of ``chimera fit``, as they were given."""
+
+    data: str
+    module: str
+    settings: list[str]
+    members: int
+    epochs: int
+    batch_size: int
+    lr: str
+    seed: int
+    device: str | None
+    out: str | None
+    compare_loop: int | None
+
+
+def run(request: Request) -> int:
+    """Train, print and write what was asked for; the exit code."""
+    if request.compare_loop is not None and request.compare_loop > request.members:
+        raise Mistake(
+            f"--compare-loop: expected at most the {request.members} members, "
+            f"got {request.compare_loop}"
+        )
+    lr = _learning_rate(request.lr)
+    ready = request.module == "mlp"
+    network = MLP if ready else _network(request.module)
+    settings = read_settings(request.settings)
+    given = ("features", "outputs") if ready else ()
+    arguments = check_settings(network, settings, given, request.module if ready else None)
+    data = _data(request.data)
+    sizes = {"features": data.features, "outputs": data.outputs} if ready else {}
+    modules = _instances(request, partial(network, **sizes, **arguments), data)
+
+    console = Console()
+    title = f"{request.members} members of {_call(request.module, arguments)} on {data.name}"
+    options: dict[str, Any] = {
+        "lr": lr,
+        "epochs": request.epochs,
+        "batch_size": request.batch_size,
+        "seed": request.seed,
+        "device": request.device,
+    }
+    with Epochs(request.epochs, f"training {request.members} members") as epochs:
+        result = train(
+            modules,
+            data,
+            out=request.out,
+            progress=epochs.add,
+            config=_config(request, arguments),
+            **options,
+        )
+    print_result(console, title, result, data)
+    if request.out is not None:
+        console.print(f"Written to {request.out}", markup=False, highlight=False)
+    if request.compare_loop is not None:
+        with Epochs(None, f"training {request.compare_loop} members one by one"):
+            comparison = compare_loop(modules, data, request.compare_loop, **options)
+        print_comparison(console, comparison)
+    return 0
+
+
+def _learning_rate(text: str) -> float | LogUniform:
+    value = rates(text)
+    return LogUniform(*value) if isinstance(value, tuple) else value
+
+
+def _network(source: str) -> type[nn.Module]:
+    try:
+        return load_class(source)
+    except Mistake as mistake:
+        raise Mistake(f"--module: {mistake}; mlp is the ready network") from mistake
+
+
+def _data(name: str) -> Data:
+    if name == "digits":
+        try:
+            return digits()
+        except ImportError as error:
+            raise Mistake(str(error)) from error
+    if not name.endswith(".npz"):
+        raise Mistake(f"DATA: expected digits or an .npz file with arrays x and y, got {name!r}")
+    return load_npz(name)
+
+
+def _instances(request: Request, factory: partial[nn.Module], data: Data) -> list[nn.Module]:
+    """The members, built for the data; whatever fails here is in the network or its arguments."""
+    try:
+        return instances(factory, request.members, seed=request.seed, spec=data.spec())
+    except Exception as error:
+        told, _ = verdict(error)
+        called = _call(request.module, factory.keywords)
+        raise Mistake(f"--module: {called} cannot be made for {data.name}: {told}") from error
+
+
+def _call(name: str, arguments: dict[str, Any]) -> str:
+    """The network as Python would write it: ``mlp(hidden=32)``."""
+    inside = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    return f"{name.rpartition(':')[2]}({inside})"
+
+
+def _config(request: Request, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What ``config.json`` says of the network, beside what ``fit`` knows itself."""
+    file = None if request.module == "mlp" else source_file(request.module)
+    return {
+        "module": request.module,
+        "arguments": {key: _plain(value) for key, value in arguments.items()},
+        "module_sha256": None if file is None else _sha256(file),
+        "lr": request.lr,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A literal as JSON can say it; what it cannot say is written as Python writes it."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return repr(value)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

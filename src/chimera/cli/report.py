@@ -1,0 +1,85 @@
+"""What ``chimera fit`` prints at the end: the best members, three test figures, the time."""
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+
+from chimera.fit import Data
+from chimera.fit.compare import Comparison
+from chimera.fit.result import Result
+
+_SHOWN = 5
+
+
+def print_result(console: Console, title: str, result: Result, data: Data) -> None:
+    """Print the result of a run in at most 80 columns."""
+    sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
+    _line(console, f"{title} ({sizes} samples)")
+    _line(console)
+    console.print(_best(result))
+    _line(console)
+    _figures(console, result)
+    _line(console)
+    members, epochs = len(result.table), len(result.epochs)
+    _line(
+        console,
+        f"{members} members, {epochs} epochs on {result.stack.device}: "
+        f"{_seconds(result.seconds)} in all, {_seconds(result.train_seconds)} of it training, "
+        f"{_seconds(result.train_seconds / members)} a member",
+    )
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print the times of the stack beside those of members trained one by one."""
+    _line(console)
+    _line(console, str(comparison))
+
+
+def _best(result: Result) -> Table:
+    """The best members by validation, one a row."""
+    metric = result.metric
+    table = Table(title="Best members by validation", title_justify="left", expand=False)
+    parts = ("train", "validation", "test")
+    table.add_column("member", justify="right")
+    table.add_column("lr", justify="right")
+    table.add_column("train loss", justify="right")
+    for part in parts:
+        table.add_column(f"{part} {metric}", justify="right")
+    for position in result.ranking[:_SHOWN]:
+        row = result.table[position]
+        table.add_row(
+            str(row["member"]),
+            f"{row['lr']:.2e}",
+            f"{row['train_loss']:.4f}",
+            *(f"{row[f'{part}_{metric}']:.4f}" for part in parts),
+        )
+    return table
+
+
+def _figures(console: Console, result: Result) -> None:
+    summary = result.summary
+    members = len(result.table) - summary["broken"]
+    averaged = "probabilities" if result.settings.data.task == "classification" else "outputs"
+    lines = [
+        (f"best member by validation ({summary['best_member']})", summary["best"]),
+        ("median member", summary["median"]),
+        (f"ensemble of {members}: averaged {averaged}", summary["ensemble"]),
+    ]
+    _line(console, f"Test {result.metric}")
+    for text, figure in lines:
+        _line(console, f"  {text:<44} {_figure(figure)}")
+    if summary["broken"]:
+        _line(console, f"{summary['broken']} members have no finite figures and count nowhere")
+
+
+def _figure(figure: float | None) -> str:
+    return "none" if figure is None or math.isnan(figure) else f"{figure:.4f}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.3f} s"
+
+
+def _line(console: Console, text: str = "") -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
