@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from chimera.fit.data import Data, Part
-from chimera.fit.losses import Loss, aligned
+from chimera.fit.losses import TASK_LOSSES, Loss, aligned
 from chimera.paths.nest import flatten
 
 MetricFunction = Callable[[Any, Tensor], Any]
@@ -161,6 +161,13 @@ def joined(chunks: list[Any]) -> Any:
     return shape.rebuild([torch.cat(leaves) for leaves in together])
 
 
+def losses_of(loss: Loss, outputs: Any, target: Tensor, members: int) -> Tensor:
+    """Each member's loss of one chunk, [N]."""
+    if isinstance(outputs, Tensor) and loss in TASK_LOSSES:
+        return torch.vmap(loss, in_dims=(0, None))(outputs, target)
+    return torch.stack([loss(output, target) for output in each_member(outputs, members)])
+
+
 def task_metric(data: Data) -> Metric:
     """Accuracy for classification, the coefficient of determination for regression."""
     return Accuracy() if data.task == "classification" else R2()
@@ -183,8 +190,7 @@ def evaluate(stack: nn.Module, part: Part, loss: Loss, metric: Metric, chunk: in
     total = torch.zeros(members, dtype=torch.float64, device=part.x.device)
     for piece in chunks(part, chunk):
         outputs = stack(piece.x)
-        losses = [loss(output, piece.y) for output in each_member(outputs, members)]
-        total += torch.stack(losses).detach().double() * len(piece)
+        total += losses_of(loss, outputs, piece.y, members).double() * len(piece)
         gathering.add(outputs, piece.y)
     mean = total / len(part)
     return Figures(mean, gathering.figures().where(mean.isfinite(), torch.nan))

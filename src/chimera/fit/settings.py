@@ -75,7 +75,8 @@ def checked(
         if function is not None and (not callable(function) or isinstance(function, type)):
             hint = "; give an instance of the class" if isinstance(function, type) else ""
             raise TypeError(
-                f"{name} must be a function of one member's (output, target), got {function!r}{hint}"
+                f"{name} must be a function of one member's output and target, "
+                f"got {function!r}{hint}"
             )
     _check_count("epochs", epochs, 1)
     _check_count("batch_size", batch_size, 1)

@@ -1,0 +1,102 @@
+"""Whether members trained in a stack are the members trained one by one: in float64, step by step.
+
+In float32 two correct programs part ways after some steps, by rounding alone; in float64 they
+stay together to many digits, so that a difference there is a fault.
+"""
+
+import functools
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chimera.draws import randomness
+from chimera.draws.counter import member_keys
+from chimera.engine import train_step
+from chimera.fit.data import Data
+from chimera.fit.order import batches, order
+from chimera.fit.settings import Settings
+from chimera.stack import Stack, each
+
+_STEPS = 50
+
+
+def agreement(
+    members: list[nn.Module], data: Data, settings: Settings, rates: Tensor
+) -> tuple[float, int]:
+    """The worst difference between a stack of ``members`` and a loop over them, and the steps.
+
+    Both take the same first steps of the first epoch, with the same draws. The difference is of
+    a parameter or buffer, relative to its largest value; infinite where one is finite alone.
+
+    Args:
+        members: plain modules, which stay as they are.
+        data: on their device.
+        settings: what the run was told.
+        rates: the members' learning rates, float64 [members].
+    """
+    data = data.to(data.device, torch.float64)
+    stack = Stack([module.double() for module in members], seed=settings.seed).train()
+    alone = [stack[position] for position in range(len(stack))]
+    optimizer = settings.optimizer(stack, lr=rates)
+    step = train_step(stack, settings.loss, optimizer)
+    taken = list(islice(_batches(stack, data, settings), _STEPS))
+    for batch in taken:
+        step(each(batch.x), each(batch.y))
+    for position, module in enumerate(alone):
+        own = torch_optimizer(settings, module, position, rates)
+        for number, batch in enumerate(taken):
+            own.zero_grad()
+            with randomness(seed=settings.seed, member=position, step=number):
+                settings.loss(module(batch.x[position]), batch.y[position]).backward()
+            own.step()
+    errors = [
+        difference(stack[position].state_dict(), module.state_dict())
+        for position, module in enumerate(alone)
+    ]
+    return max(errors), len(taken)
+
+
+def _batches(stack: Stack, data: Data, settings: Settings) -> Any:
+    keys = member_keys(settings.seed, stack.members, data.device)
+    return batches(data.train, order(keys, 0, len(data.train)), settings.batch_size)
+
+
+def torch_optimizer(
+    settings: Settings, module: nn.Module, position: int, rates: Tensor, **options: Any
+) -> torch.optim.Optimizer:
+    """The optimizer of ``torch.optim`` that the member at ``position`` has alone."""
+    kind = getattr(torch.optim, settings.optimizer_name)
+    given = settings.optimizer
+    keywords = dict(given.keywords) if isinstance(given, functools.partial) else {}
+    own = {name: _of_member(value, position, len(rates)) for name, value in keywords.items()}
+    optimizer: torch.optim.Optimizer = kind(
+        module.parameters(), lr=float(rates[position]), **own, **options
+    )
+    return optimizer
+
+
+def _of_member(value: Any, position: int, members: int) -> Any:
+    """A hyper-parameter of one member: a number for all, or its own of one per member."""
+    if isinstance(value, tuple):  # betas: each of them one for all, or one per member
+        return tuple(_of_member(part, position, members) for part in value)
+    if isinstance(value, (list, Tensor)) and len(value) == members:
+        return float(value[position])
+    return value
+
+
+def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The worst difference of two state dicts, each tensor's relative to its largest value."""
+    worst = 0.0
+    for name, expected in other.items():
+        came = one[name].double()
+        expected = expected.double()
+        same = came.isfinite() == expected.isfinite()
+        if not same.all():
+            return float("inf")
+        gap = (came - expected).nan_to_num(0.0, 0.0, 0.0).abs()
+        if gap.numel():
+            scale = expected.nan_to_num(0.0, 0.0, 0.0).abs().max().clamp(min=1e-300)
+            worst = max(worst, float(gap.max() / scale))
+    return worst
