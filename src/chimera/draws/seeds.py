@@ -7,6 +7,7 @@ drawn for one path depends on nothing else: not on order, other modules, device 
 import hashlib
 import operator
 import random
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,10 +51,10 @@ def generator_state(seed: int) -> torch.Tensor:
     words are drawn from the seed by SHAKE-256 (FIPS 202). That they lie at ``_WORDS`` of the
     state, seen as int64, is torch's own affair.
     """
-    state = torch.Generator().manual_seed(seed).get_state()
+    state = torch.Generator("cpu").manual_seed(seed).get_state()
     words = hashlib.shake_256(f"chimera:{seed}".encode()).digest(4 * 624)
-    drawn = torch.frombuffer(bytearray(words), dtype=torch.int32).to(torch.int64)
-    state.view(torch.int64)[_WORDS] = drawn & 0xFFFFFFFF
+    drawn = struct.unpack("<624I", words)
+    state.view(torch.int64)[_WORDS] = torch.tensor(drawn, dtype=torch.int64, device="cpu")
     return state
 
 

@@ -1,1 +1,5 @@
 """One training step."""
+
+from chimera.engine.step import train_step
+
+__all__ = ["train_step"]

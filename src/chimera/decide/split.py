@@ -1,0 +1,106 @@
+"""Conditions on data when many members run as one: read for all, recorded, replayed for a part.
+
+Inside ``torch.vmap`` a tensor of one number holds one number a member. ``Decisions`` reads them
+all. While they agree, the run goes on with that value; where they differ, ``Differ`` tells which
+member asked for what, and the caller runs each part again with its recorded decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chimera.decide.watch import convert
+
+
+class Differ(Exception):
+    """Members differ in a condition.
+
+    Attributes:
+        outcomes: one value for each member of the run, in order.
+    """
+
+    def __init__(self, outcomes: list[Any]) -> None:
+        super().__init__("members differ in a condition on data")
+        self.outcomes = outcomes
+
+
+class Decisions:
+    """Answers conditions in one run: first as recorded, then as the members' numbers say.
+
+    Args:
+        recorded: the values to replay, in the order of the conditions.
+    """
+
+    def __init__(self, recorded: Sequence[Any] = ()) -> None:
+        self.made: list[Any] = []
+        self._recorded = list(recorded)
+
+    def __call__(self, tensor: Tensor, conversion: str) -> Any:
+        place = len(self.made)
+        if place < len(self._recorded):
+            value = self._recorded[place]
+        else:
+            if conversion != "tolist":
+                tensor = tensor.reshape(())  # raises for a tensor of several numbers, as alone
+            values = per_member(tensor)
+            outcomes = [convert(each, conversion) for each in values]
+            value = outcomes[0]
+            if any(not _agree(value, other) for other in outcomes[1:]):
+                raise Differ(outcomes)
+        self.made.append(value)
+        return value
+
+
+def parts_of(outcomes: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+    """The distinct outcomes, each with the places that have it, in order of first appearance."""
+    parts: dict[Any, tuple[Any, list[int]]] = {}
+    for place, outcome in enumerate(outcomes):
+        parts.setdefault(_name(outcome), (outcome, []))[1].append(place)
+    return list(parts.values())
+
+
+def _name(outcome: Any) -> Any:
+    """What tells outcomes apart: their text, since nan is not itself and -0.0 is 0.0."""
+    return (type(outcome), repr(outcome))
+
+
+def _agree(one: Any, other: Any) -> bool:
+    return _name(one) == _name(other)
+
+
+class _Sink:
+    """Where ``_Read`` leaves what it saw; an object of its own, so that vmap looks through it."""
+
+    values: list[Any]
+
+
+class _Read(torch.autograd.Function):
+    """Sees the numbers of every member: the rule of a function that vmap calls with all of them."""
+
+    @staticmethod
+    def forward(tensor: Tensor, sink: _Sink) -> Tensor:
+        sink.values = [tensor.detach().tolist()]
+        return tensor.new_empty(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, tensor: Tensor, sink: _Sink) -> tuple[Tensor, None]:
+        sink.values = tensor.detach().movedim(in_dims[0], 0).tolist()
+        return tensor.new_empty(0), None
+
+
+def per_member(tensor: Tensor) -> list[Any]:
+    """The value of a tensor for every member of the enclosing vmap, as Python numbers.
+
+    A tensor that is the same for all members gives one value.
+    """
+    sink = _Sink()
+    _Read.apply(tensor.detach(), sink)
+    return sink.values

@@ -1,0 +1,56 @@
+"""Sees where a module asks a tensor for a Python value: ``if x.sum() > 0``, ``x.item()``, ...
+
+The mode hands the tensor to a function and gives the module what that function answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+CONVERSIONS: dict[Any, str] = {
+    Tensor.__bool__: "bool",
+    Tensor.__int__: "int",
+    Tensor.__float__: "float",
+    Tensor.__complex__: "complex",
+    Tensor.__index__: "index",
+    Tensor.item: "item",
+    Tensor.tolist: "tolist",
+    torch.is_nonzero: "bool",
+    Tensor.is_nonzero: "bool",
+}
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "complex": complex,
+    "index": int,
+    "item": lambda value: value,
+    "tolist": lambda value: value,
+}
+
+
+def convert(value: Any, conversion: str) -> Any:
+    """A Python number as the conversion of that name gives it."""
+    return _CONVERT[conversion](value)
+
+
+class Watch(TorchFunctionMode):
+    """Lets ``answer(tensor, conversion)`` say what the tensor's value is."""
+
+    def __init__(self, answer: Callable[[Tensor, str], Any]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        conversion = CONVERSIONS.get(func)
+        if conversion is not None and isinstance(args[0], Tensor):
+            return self._answer(args[0], conversion)
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,107 @@
+"""One training step of all members of a Stack: forward, loss, backward, optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chimera.build.inputs import as_inputs
+from chimera.draws.mode import Key, overridden
+from chimera.optim.base import Optimizer
+from chimera.stack.each import arguments
+from chimera.stack.explain import Explanation
+from chimera.stack.outputs import merge
+from chimera.stack.stack import Stack
+
+Loss = Callable[..., Tensor]
+
+
+class TrainStep:
+    """A training step; made by ``train_step``."""
+
+    def __init__(self, stack: Stack, loss: Loss, optimizer: Optimizer) -> None:
+        self.stack, self.loss, self.optimizer = stack, loss, optimizer
+
+    def __call__(self, inputs: Any, *targets: Any) -> Tensor:
+        """Take one step.
+
+        Args:
+            inputs: one input, or ``ch.inputs(...)`` for several; shared by all members, or one a
+                member under ``ch.each``.
+            targets: what the loss takes after the output; likewise.
+
+        Returns:
+            The loss of every member before the step ``[members]``, detached.
+
+        Raises:
+            ValueError: a member's loss is no single number, or depends on no parameter.
+            TypeError: the loss gives no tensor.
+        """
+        stack, given = self.stack, as_inputs(inputs)
+        known = arguments((given.args, given.kwargs, targets), {}, len(stack))
+        key = overridden(Key(stack.seed, self.optimizer.steps))
+        losses = _checked(merge(stack.run(self._loss_of, known, key)), len(stack))
+        self.optimizer.zero_grad()
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return losses.detach()
+
+    def _loss_of(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        inputs, named, targets = args
+        return self.loss(module(*inputs, **named), *targets)
+
+    def __explain__(self) -> Explanation:
+        return self.stack.__explain__()
+
+
+def _checked(losses: Any, size: int) -> Tensor:
+    if not isinstance(losses, Tensor):
+        if isinstance(losses, list) and losses and isinstance(losses[0], Tensor):
+            shapes = sorted({tuple(each.shape) for each in losses})
+            raise ValueError(f"loss must give one number a member, got shapes {shapes}")
+        raise TypeError(f"loss must give a tensor, got {losses!r:.60}")
+    if losses.numel() != size:
+        raise ValueError(
+            f"loss must give one number a member, got shape {tuple(losses.shape[1:])} for one; "
+            "reduce it, as in loss.mean()"
+        )
+    if not losses.requires_grad:
+        why = "gradients are switched off" if not torch.is_grad_enabled() else "it has no graph"
+        raise ValueError(f"loss depends on no parameter that requires a gradient ({why})")
+    return losses.view(size)
+
+
+def train_step(stack: Stack, loss: Loss, optimizer: Optimizer) -> TrainStep:
+    """A callable that trains every member of a Stack by one step.
+
+    Args:
+        stack: the members.
+        loss: ``loss(output, *targets)`` of ONE member, one number.
+        optimizer: a ``ch.optim`` optimizer over the stack's parameters.
+
+    Returns:
+        ``step(inputs, *targets)``, which gives the members' losses ``[members]``.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: the optimizer holds none of the stack's parameters.
+    """
+    if not isinstance(stack, Stack):
+        raise TypeError(
+            f"stack must be a ch.Stack, got {type(stack).__name__}; "
+            "ch.Stack([module]) makes one of a single module"
+        )
+    if not callable(loss):
+        raise TypeError(f"loss must be callable as loss(output, *targets), got {loss!r:.60}")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            "optimizer must be a ch.optim optimizer, such as ch.optim.AdamW(stack, lr=1e-3), "
+            f"got {type(optimizer).__name__}"
+        )
+    mine = {id(parameter) for parameter in stack.parameters()}
+    if mine.isdisjoint(id(parameter) for parameter in optimizer.parameters()):
+        raise ValueError("optimizer holds none of the stack's parameters; make it from this stack")
+    return TrainStep(stack, loss, optimizer)

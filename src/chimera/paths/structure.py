@@ -1,0 +1,298 @@
+"""The structure of a module: what two modules must have in common to run as one.
+
+``read`` walks a module once, the modules hidden in its plain attributes too, and lists every
+tensor that it holds with all its places, and every other fact about it. Two modules of equal
+facts hold the same number of tensors, in the same places, in the same order; what remains
+different between them is the numbers in the tensors, and which of them require a gradient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from chimera.paths.nest import flatten, leaf_names
+from chimera.paths.walk import join
+
+_INTERNAL = frozenset(nn.Module().__dict__)
+_HOOKS = tuple(sorted(name for name in _INTERNAL if name.endswith("_hooks")))
+_VALUES = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range, slice)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor stands: in which module (its index), as what, under which name.
+
+    Attributes:
+        module: index of the module in ``Reading.modules``.
+        kind: ``"parameter"``, ``"buffer"`` or ``"attribute"``.
+        name: the name in that module.
+        leaf: for an attribute, which leaf of its value.
+    """
+
+    module: int
+    kind: str
+    name: str
+    leaf: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class Slot:
+    """One tensor of a module, with every place where it stands; ``path`` names the first."""
+
+    path: str
+    tensor: Tensor
+    hidden: bool
+    persistent: bool
+    places: list[Place]
+
+    @property
+    def kind(self) -> str:
+        """What the tensor is registered as at its first place."""
+        return self.places[0].kind
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fact:
+    """One property of the module at ``path``."""
+
+    path: str
+    name: str
+    value: Any
+
+
+@dataclasses.dataclass(slots=True)
+class Reading:
+    """What ``read`` found: the distinct modules and tensors in order, and the facts."""
+
+    modules: list[tuple[str, nn.Module]]
+    slots: list[Slot]
+    facts: list[Fact]
+    hooks: list[str]
+
+
+def read(root: nn.Module) -> Reading:
+    """The structure of ``root``."""
+    reader = _Reader()
+    reader.module(root, "", hidden=False)
+    reader.attributes()
+    return Reading(reader.modules, reader.slots, reader.facts, reader.hooks)
+
+
+def own_attributes(module: nn.Module) -> dict[str, Any]:
+    """The plain attributes of a module: all that ``nn.Module`` itself does not keep."""
+    return {name: value for name, value in module.__dict__.items() if name not in _INTERNAL}
+
+
+def difference(one: Reading, other: Reading) -> tuple[Fact, Fact] | None:
+    """The first fact in which two structures differ, or None where they are the same."""
+    for a, b in zip(one.facts, other.facts, strict=False):
+        if a.path != b.path or a.name != b.name or not _same(a.value, b.value):
+            return a, b
+    if len(one.facts) != len(other.facts):
+        longer = one if len(one.facts) > len(other.facts) else other
+        extra = longer.facts[min(len(one.facts), len(other.facts))]
+        missing = Fact(extra.path, extra.name, "nothing")
+        return (extra, missing) if longer is one else (missing, extra)
+    return None
+
+
+def describe_difference(pair: tuple[Fact, Fact]) -> str:
+    """One line: the path, the property, and its two values."""
+    a, b = pair
+    where = a.path or "the module itself"
+    if (a.path, a.name) != (b.path, b.name):
+        return f"{where}: {a.name}, against {b.path or 'the module itself'}: {b.name}"
+    return f"{where}: {a.name} is {_show(a.value)} against {_show(b.value)}"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, _Opaque):
+        value = value.value
+    text = value.__name__ if isinstance(value, type) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class _Opaque:
+    """A value of which nothing is known but its identity and what ``==`` says."""
+
+    value: Any
+
+
+def _same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, _Opaque):
+        return _same_object(a.value, b.value)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, float):
+        return a == b or (a != a and b != b)
+    return bool(a == b)
+
+
+def _same_object(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if type(a) is not type(b) or type(a).__eq__ is object.__eq__:
+        return False
+    try:
+        return (a == b) is True
+    except Exception:  # a user's __eq__ may raise anything; then the two are not known to be equal
+        return False
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.modules: list[tuple[str, nn.Module]] = []
+        self.slots: list[Slot] = []
+        self.facts: list[Fact] = []
+        self.hooks: list[str] = []
+        self._module_index: dict[int, int] = {}
+        self._slot_index: dict[int, int] = {}
+
+    def module(self, module: nn.Module, path: str, hidden: bool) -> int:
+        known = self._module_index.get(id(module))
+        if known is not None:
+            self._fact(path, "module", ("same as", known))
+            return known
+        index = self._module_index[id(module)] = len(self.modules)
+        self.modules.append((path, module))
+        self._fact(path, "class", _class_of(module))
+        self._fact(path, "training", module.training)
+        self._registered(module, path, index, hidden)
+        self._hooks(module, path)
+        for name, child in module._modules.items():
+            if child is None:
+                self._fact(join(path, name), "module", None)
+            else:
+                self.module(child, join(path, name), hidden)
+        return index
+
+    def attributes(self) -> None:
+        """Read the plain attributes, once every registered module is known by its path."""
+        for index, (path, module) in enumerate(self.modules):  # grows as hidden modules are found
+            for name, value in own_attributes(module).items():
+                self._attribute(path, name, value, index)
+
+    def _registered(self, module: nn.Module, path: str, index: int, hidden: bool) -> None:
+        for name, parameter in module._parameters.items():
+            place = Place(index, "parameter", name)
+            self._tensor(join(path, name), parameter, place, hidden, True)
+        for name, buffer in module._buffers.items():
+            persistent = name not in module._non_persistent_buffers_set
+            place = Place(index, "buffer", name)
+            self._tensor(join(path, name), buffer, place, hidden, persistent)
+
+    def _tensor(
+        self, path: str, tensor: Tensor | None, place: Place, hidden: bool, persistent: bool
+    ) -> None:
+        if tensor is None:
+            self._fact(path, place.kind, None)
+            return
+        known = self._slot_index.get(id(tensor))
+        if known is not None:
+            self.slots[known].places.append(place)
+            self._fact(path, place.kind, ("same as", known))
+            return
+        self._slot_index[id(tensor)] = len(self.slots)
+        self.slots.append(Slot(path, tensor, hidden, persistent, [place]))
+        self._fact(path, "kind", place.kind)
+        lazy = nn.parameter.is_lazy(tensor)
+        self._fact(path, "shape", None if lazy else tuple(tensor.shape))
+        self._fact(path, "dtype", tensor.dtype)
+        self._fact(path, "device", tensor.device)
+        self._fact(path, "persistent", persistent)
+
+    def _hooks(self, module: nn.Module, path: str) -> None:
+        for kind in _HOOKS:
+            hooks = getattr(module, kind)
+            if hooks:
+                self._fact(path, kind, tuple(self._describe(hook) for hook in hooks.values()))
+                self.hooks.append(path)
+
+    def _attribute(self, path: str, name: str, value: Any, index: int) -> None:
+        leaves, shape = flatten(value)
+        self._fact(join(path, name), "nesting", shape)
+        for leaf, (part, where) in enumerate(
+            zip(leaves, leaf_names(shape, join(path, name)), strict=True)
+        ):
+            if isinstance(part, Tensor):
+                place = Place(index, "attribute", name, leaf)
+                self._tensor(where, part, place, hidden=True, persistent=True)
+            elif isinstance(part, nn.Module):
+                self.module(part, where, hidden=True)
+            else:
+                self._fact(where, "value", self._describe(part))
+
+    def _describe(self, value: Any) -> Any:
+        """A stand-in for ``value`` that two members' values can be compared by."""
+        if isinstance(value, _VALUES):
+            return value
+        if isinstance(value, nn.Module) and id(value) in self._module_index:
+            return ("module", self._module_index[id(value)])
+        if isinstance(value, Tensor) and id(value) in self._slot_index:
+            return ("tensor", self._slot_index[id(value)])
+        if isinstance(value, weakref.ref):
+            return ("weak", self._describe(value()))
+        if isinstance(value, types.MethodType):
+            return ("method", value.__func__, self._describe(value.__self__))
+        if isinstance(value, functools.partial):
+            return (
+                "partial",
+                self._describe(value.func),
+                tuple(self._describe(part) for part in value.args),
+                tuple((key, self._describe(part)) for key, part in value.keywords.items()),
+            )
+        if isinstance(value, types.FunctionType) and value.__closure__ is not None:
+            return ("function", value.__code__, tuple(map(self._describe, _closure(value))))
+        if isinstance(value, types.FunctionType):
+            return ("function", value.__code__, tuple(map(_Opaque, value.__defaults__ or ())))
+        return _Opaque(value)
+
+    def _fact(self, path: str, name: str, value: Any) -> None:
+        self.facts.append(Fact(path, name, value))
+
+
+def _closure(function: types.FunctionType) -> Iterator[Any]:
+    yield from function.__defaults__ or ()
+    for cell in function.__closure__ or ():
+        yield cell.cell_contents
+
+
+def _class_of(module: nn.Module) -> Any:
+    """The class; for a parametrized module, whose class is its own, what it is made of."""
+    if parametrize.is_parametrized(module):
+        return ("parametrized", *(base for base in type(module).__mro__[1:2]))
+    return type(module)
+
+
+def overlapping(slots: list[Slot]) -> tuple[Slot, Slot] | None:
+    """Two slots whose tensors share memory without being one tensor, or None."""
+    spans: dict[tuple[Any, int], list[tuple[int, int, Slot]]] = {}
+    for slot in slots:
+        tensor = slot.tensor
+        if nn.parameter.is_lazy(tensor) or tensor.layout is not torch.strided:
+            continue
+        if tensor.device.type == "meta" or tensor.numel() == 0:
+            continue
+        start = tensor.storage_offset() * tensor.element_size()
+        reach = sum(
+            (size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)
+        )
+        end = start + (reach + 1) * tensor.element_size()
+        key = (tensor.device, tensor.untyped_storage().data_ptr())
+        for other_start, other_end, other in spans.setdefault(key, []):
+            if start < other_end and other_start < end:
+                return other, slot
+        spans[key].append((start, end, slot))
+    return None

@@ -1,0 +1,222 @@
+"""The members of one structure: one skeleton module, and every tensor of theirs stacked.
+
+The skeleton holds what the members have in common; its own tensors are on the meta device, so
+that nothing of one member can ever be used for another. The stacked tensors stand in a tree of
+containers whose names are the members' paths.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chimera.paths.nest import flatten
+from chimera.paths.slots import Exchange, skeleton, with_tensors
+from chimera.paths.structure import Reading, Slot, read
+from chimera.stack.rules import forwards_of
+
+
+class Tree(nn.Module):
+    """A container: stacked tensors and further containers, by the names of the members' paths."""
+
+
+class Group:
+    """Members of one structure.
+
+    Args:
+        modules: the members; they stay as they are.
+        positions: their places in the stack.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], positions: Sequence[int]) -> None:
+        self.positions = list(positions)
+        self.template = skeleton(modules[0])
+        self.tree = Tree()
+        self.reading = Reading([], [], [], [])
+        self._homes: list[tuple[nn.Module, str]] = []
+        self.adopted: list[str] = []
+        # Attributes that differ between members since a call wrote them: one value a member.
+        self.own: dict[tuple[int, str], list[Any]] = {}
+        self.plans: dict[Any, Any] = {}
+        readings = [read(module) for module in modules]
+        self._frozen: dict[str, list[bool]] = {}
+        twins = read(self.template).slots
+        self.read_again(
+            {
+                id(twin.tensor): _stacked([reading.slots[i] for reading in readings])
+                for i, twin in enumerate(twins)
+            }
+        )
+        for i, slot in enumerate(self.slots):
+            self._note_frozen(slot, [reading.slots[i].tensor for reading in readings])
+            if slot.kind == "attribute" or slot.hidden:
+                self.adopted.append(slot.path)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def _note_frozen(self, slot: Slot, tensors: Sequence[Tensor]) -> None:
+        if _is_trained(slot):
+            frozen = [not tensor.requires_grad for tensor in tensors]
+            if any(frozen) and not all(frozen):
+                self._frozen[slot.path] = frozen
+
+    def read_again(self, new: dict[int, Tensor]) -> None:
+        """Take note of the template's tensors; ``new`` gives the stacked ones by id of a twin."""
+        known = {id(slot.tensor): home for slot, home in zip(self.slots, self._homes, strict=True)}
+        self.reading = read(self.template)
+        present = {id(slot.tensor) for slot in self.slots}
+        for twin_id, (container, name) in known.items():
+            if twin_id not in present:
+                delattr(container, name)
+        homes = [
+            known.get(id(slot.tensor)) or self._register(slot, new[id(slot.tensor)])
+            for slot in self.slots
+        ]
+        self._homes = homes
+        self.plain = Exchange(self.reading)
+        self.ruled = Exchange(self.reading, forwards_of(self.reading))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the stacked tensors are; the CPU where there are none."""
+        return next((tensor.device for tensor in self.tensors()), torch.device("cpu"))
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The template's tensors, in order."""
+        return self.reading.slots
+
+    def _register(self, slot: Slot, stacked: Tensor) -> tuple[nn.Module, str]:
+        *above, name = _pieces(slot.path)
+        container: nn.Module = self.tree
+        for piece in above:
+            if piece not in container._modules:
+                container.add_module(piece, Tree())
+            container = container.get_submodule(piece)
+        if _is_trained(slot):
+            container.register_parameter(name, _as_parameter(stacked))
+        else:
+            container.register_buffer(name, stacked, persistent=slot.persistent)
+        return container, name
+
+    def names(self) -> list[str]:
+        """The dotted name below the group of every slot's stacked tensor."""
+        found = {id(tensor): name for name, tensor in self.tree.named_parameters()}
+        found |= {id(tensor): name for name, tensor in self.tree.named_buffers()}
+        return [found[id(tensor)] for tensor in self.tensors()]
+
+    def tensors(self) -> list[Tensor]:
+        """The stacked tensors ``[members, ...]``, one a slot."""
+        return [getattr(container, name) for container, name in self._homes]
+
+    def set_tensor(self, index: int, tensor: Tensor) -> None:
+        """Let ``tensor`` be the stacked one of a slot that is no parameter."""
+        container, name = self._homes[index]
+        setattr(container, name, tensor)
+
+    def frozen(self, index: int) -> Tensor | None:
+        """Which members hold the parameter of a slot frozen: ``[members]`` bool, None for none."""
+        rows = self._frozen.get(self.slots[index].path)
+        if rows is None:
+            container, name = self._homes[index]
+            tensor = getattr(container, name)
+            return None if tensor.requires_grad else torch.ones(len(self), dtype=torch.bool)
+        return torch.tensor(rows)
+
+    def running(self) -> list[Tensor]:
+        """The stacked tensors as a call uses them: no gradient reaches a frozen member's row."""
+        tensors = self.tensors()
+        if self._frozen:
+            for index, slot in enumerate(self.slots):
+                rows = self._frozen.get(slot.path)
+                tensor = tensors[index]
+                if rows is not None and tensor.requires_grad:
+                    mask = torch.tensor(rows, device=tensor.device)
+                    mask = mask.view(-1, *[1] * (tensor.dim() - 1))
+                    tensors[index] = torch.where(mask, tensor.detach(), tensor)
+        return tensors
+
+    def member(self, place: int) -> nn.Module:
+        """The ``place``-th member as a plain module, an independent copy."""
+        tensors = []
+        for slot, stacked in zip(self.slots, self.tensors(), strict=True):
+            tensor = stacked.detach()[place].clone(memory_format=torch.preserve_format)
+            if isinstance(slot.tensor, nn.Parameter):
+                rows = self._frozen.get(slot.path)
+                free = stacked.requires_grad and not (rows and rows[place])
+                if not _is_trained(slot):
+                    free = slot.tensor.requires_grad
+                tensor = nn.Parameter(tensor, requires_grad=free)
+            tensors.append(tensor)
+        module = with_tensors(self.template, tensors)
+        modules = [module for _, module in read(module).modules] if self.own else []
+        for (index, name), values in self.own.items():
+            setattr(modules[index], name, values[place])
+        return module
+
+    def write(self, place: int, module: nn.Module) -> None:
+        """Copy a module's tensors and differing attributes into the ``place``-th member.
+
+        Its structure is that of the group; the caller has made sure.
+        """
+        reading = read(module)
+        with torch.no_grad():
+            for slot, stacked in zip(reading.slots, self.tensors(), strict=True):
+                stacked[place].copy_(slot.tensor)
+        for index, (slot, stacked) in enumerate(zip(self.slots, self.tensors(), strict=True)):
+            if not _is_trained(slot):
+                continue
+            rows = self._frozen.get(slot.path) or [not stacked.requires_grad] * len(self)
+            rows[place] = not reading.slots[index].tensor.requires_grad
+            stacked.requires_grad_(not all(rows))
+            self._frozen.pop(slot.path, None)
+            if any(rows) and not all(rows):
+                self._frozen[slot.path] = rows
+        for (index, name), values in self.own.items():
+            values[place] = getattr(reading.modules[index][1], name)
+
+
+def _is_trained(slot: Slot) -> bool:
+    return slot.kind == "parameter" and not slot.hidden
+
+
+def _stacked(slots: Sequence[Slot]) -> Tensor:
+    tensors = [slot.tensor.detach() for slot in slots]
+    stacked = torch.stack(tensors)
+    if _is_trained(slots[0]):
+        free = any(slot.tensor.requires_grad for slot in slots)
+        return nn.Parameter(stacked, requires_grad=free)
+    return stacked
+
+
+def _as_parameter(stacked: Tensor) -> nn.Parameter:
+    if isinstance(stacked, nn.Parameter):
+        return stacked
+    return nn.Parameter(stacked, requires_grad=stacked.is_floating_point())
+
+
+def _pieces(path: str) -> list[str]:
+    """The names along a path; a dot inside brackets (a dict's key) does not part two of them."""
+    pieces = re.findall(r"(?:[^.\[]|\[[^\]]*\])+", path)
+    return [_free_name(piece.replace(".", "_")) for piece in pieces]
+
+
+def _free_name(piece: str) -> str:
+    """A container's own attributes keep their names: a tensor called ``type`` becomes ``type_``."""
+    return piece + "_" if hasattr(nn.Module, piece) or piece == "training" else piece
+
+
+def twin(value: Any, stacked: Sequence[bool]) -> Any:
+    """``value`` with every stacked leaf ``[members, ...]`` replaced by a member's on meta."""
+    leaves, shape = flatten(value)
+    return shape.rebuild(
+        [
+            torch.empty_like(leaf[0], device="meta", requires_grad=False) if flag else leaf
+            for leaf, flag in zip(leaves, stacked, strict=True)
+        ]
+    )

@@ -1,0 +1,191 @@
+"""How a group runs a call, found once and remembered: as one, in parts, or one by one.
+
+A plain run under vmap is tried first. What it refuses is run again with every mode (draws from
+keys, conditions read and split); what that refuses too runs one by one, and the reason is kept
+for ``explain``. Runs that do not count leave no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from chimera.decide.split import Decisions, Differ, parts_of
+from chimera.draws.mode import Key
+from chimera.paths.version import unchanged
+from chimera.stack.batched import Call, Ran, Shadow, run_batched
+from chimera.stack.each import Arguments
+from chimera.stack.group import Group
+from chimera.stack.single import run_single
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is known of one kind of call of a group.
+
+    Attributes:
+        fresh: nothing has run yet.
+        draws: the members draw random numbers.
+        conditions: the members ask tensors for Python values.
+        copies: the members write to their inputs.
+        alone: why they run one by one, or None.
+        parts: into how many parts conditions split the members the last time.
+    """
+
+    fresh: bool = True
+    draws: bool = False
+    conditions: bool = False
+    copies: bool = False
+    alone: str | None = None
+    parts: int = 1
+
+
+class TooManyParts(Exception):
+    """Conditions on data part the members so much that the loop is faster."""
+
+
+def run(
+    group: Group, call: Call, arguments: Arguments, key: Key, members: Sequence[int]
+) -> list[Ran]:
+    """Run a call on every member of a group, as its plan says; see ``Plan``.
+
+    Args:
+        group: the group.
+        call: what to do with one member.
+        arguments: of the whole group.
+        key: of the draws.
+        members: the ids of the group's members.
+    """
+    plan = plan_of(group, arguments)
+    if plan.alone is None:
+        plan.alone = _must_run_alone(group)
+    if plan.alone is not None:
+        return run_single(group, call, arguments, key=key, members=members)
+    reason: Exception | None = None
+    needs = [(plan.draws, plan.conditions), (True, True)]
+    for draws, conditions in needs[: 1 if all(needs[0]) else 2]:
+        shadow = Shadow(group)
+        given = arguments.cloned() if plan.fresh or plan.copies or conditions else arguments
+        parts = _Parts(group, call, given, key if draws else None, members, conditions, shadow)
+        try:
+            runs = parts.run()
+        except Exception as error:  # of the call, or of vmap: what runs next tells which
+            shadow.restore()
+            reason = error
+            if isinstance(error, TooManyParts):
+                break
+        else:
+            _learn(plan, parts, given)
+            return runs
+    runs = run_single(group, call, arguments, key=key, members=members)
+    plan.alone = _why(reason)
+    return runs
+
+
+def plan_of(group: Group, arguments: Arguments) -> Plan:
+    """The plan for calls of this kind: nesting and dtypes of the inputs, modes of the modules."""
+    modes = tuple(module.training for _, module in group.reading.modules)
+    kind = (modes, arguments.kind)
+    try:
+        return group.plans.setdefault(kind, Plan())
+    except TypeError:  # a key in the inputs that cannot be hashed
+        return group.plans.setdefault(repr(kind), Plan())
+
+
+def _must_run_alone(group: Group) -> str | None:
+    if len(group) == 1:
+        return "the only member of its structure"
+    if group.reading.hooks:
+        where = group.reading.hooks[0] or "the module itself"
+        return f"hooks ({where}) fire once a member"
+    if group.own:
+        (index, name), _ = next(iter(group.own.items()))
+        where = group.reading.modules[index][0] or "the module itself"
+        return f"{where}: a call gave members different values of the attribute {name!r}"
+    return None
+
+
+def _learn(plan: Plan, parts: _Parts, given: Arguments) -> None:
+    plan.copies |= plan.fresh and any(
+        isinstance(leaf, Tensor) and not unchanged(leaf, 0) for leaf in given.leaves
+    )
+    plan.draws |= parts.draws > 0
+    plan.conditions |= parts.conditions > 0
+    plan.parts = parts.done
+    plan.fresh = False
+
+
+class _Parts:
+    """A run of a group in as many parts as its conditions ask for, from one part on."""
+
+    def __init__(
+        self,
+        group: Group,
+        call: Call,
+        arguments: Arguments,
+        key: Key | None,
+        members: Sequence[int],
+        conditions: bool,
+        shadow: Shadow,
+    ) -> None:
+        self._group, self._call, self._arguments = group, call, arguments
+        self._key, self._members, self._shadow = key, members, shadow
+        self._watches = conditions
+        self.draws = self.conditions = self.done = 0
+
+    def run(self) -> list[Ran]:
+        """The runs that count, one a part.
+
+        Raises:
+            TooManyParts: the runs would exceed a quarter of the members.
+        """
+        most = max(1, len(self._group) // 4)
+        todo: list[tuple[list[int] | None, list[Any]]] = [(None, [])]
+        runs: list[Ran] = []
+        count = 0
+        while todo:
+            places, recorded = todo.pop()
+            count += 1
+            if count + len(todo) > most and count > 1:
+                raise TooManyParts(
+                    f"conditions on data part the {len(self._group)} members into more than "
+                    f"{most} runs"
+                )
+            decisions = Decisions(recorded) if self._watches else None
+            try:
+                runs.append(self._run(places, decisions))
+            except Differ as differ:
+                assert decisions is not None
+                self._shadow.restore()
+                mine = places or list(range(len(self._group)))
+                todo += [
+                    ([mine[i] for i in where], [*decisions.made, outcome])
+                    for outcome, where in parts_of(differ.outcomes)
+                ]
+        self.done = len(runs)
+        return runs
+
+    def _run(self, places: list[int] | None, decisions: Decisions | None) -> Ran:
+        members = self._members if places is None else [self._members[i] for i in places]
+        arguments = self._arguments.cloned() if self._watches else self._arguments
+        ran = run_batched(
+            self._group,
+            self._call,
+            arguments,
+            places=places,
+            key=self._key,
+            members=members,
+            decisions=decisions,
+        )
+        self.draws += ran.draws
+        self.conditions += len(decisions.made) if decisions else 0
+        return ran
+
+
+def _why(error: Exception | None) -> str:
+    assert error is not None
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,90 @@
+"""Members run one by one: each is the template with its own rows of the stacked tensors.
+
+Gradients reach the stacked parameters; buffers that a call changes in place change in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from chimera.draws.mode import Drawing, Key
+from chimera.stack.batched import Call, Ran
+from chimera.stack.each import Arguments
+from chimera.stack.group import Group
+from chimera.stack.outputs import alone
+
+
+def run_single(
+    group: Group, call: Call, arguments: Arguments, *, key: Key, members: Sequence[int]
+) -> list[Ran]:
+    """Run every member of a group by itself.
+
+    Args:
+        group: the group.
+        call: what to do with one member, its positional and its keyword arguments.
+        arguments: of the whole group; tensors are copied, so that no member changes another's.
+        key: of the draws.
+        members: the ids of the group's members.
+
+    Raises:
+        Exception: whatever the call raises, with a note that names the member.
+    """
+    rows = [_rows(tensor) for tensor in group.running()]
+    return [
+        _run(group, call, arguments, place, [row[place] for row in rows], key, members[place])
+        for place in range(len(group))
+    ]
+
+
+def _rows(stacked: Tensor) -> Sequence[Tensor]:
+    """One tensor a member; those of a parameter by ``unbind``, whose backward is one stack."""
+    if stacked.requires_grad:
+        return stacked.unbind(0)
+    return [stacked[place] for place in range(stacked.shape[0])]
+
+
+def _run(
+    group: Group,
+    call: Call,
+    arguments: Arguments,
+    place: int,
+    tensors: list[Tensor],
+    key: Key,
+    member: int,
+) -> Ran:
+    with _Own(group, place):
+        group.plain.put(tensors)
+        try:
+            args, kwargs = arguments.copies(place)
+            with Drawing(key, [member], several=False):
+                output = call(group.template, args, kwargs)
+            written = group.plain.written()
+        except Exception as error:
+            error.add_note(f"raised by member {group.positions[place]} of the stack")
+            raise
+        finally:
+            group.plain.take_back()
+    slots = {index: tensor.unsqueeze(0) for index, tensor in written.slots.items()}
+    attributes = {where: alone(place, value) for where, value in written.attributes.items()}
+    return Ran(alone(place, output), 0, slots, attributes)
+
+
+class _Own:
+    """The values that a member alone has of attributes, on the template for the time of a run."""
+
+    def __init__(self, group: Group, place: int) -> None:
+        self._group, self._place = group, place
+
+    def __enter__(self) -> None:
+        self._saved = {}
+        for (index, name), values in self._group.own.items():
+            module = self._group.reading.modules[index][1]
+            self._saved[index, name] = module.__dict__[name]
+            module.__dict__[name] = values[self._place]
+
+    def __exit__(self, *_: object) -> None:
+        for (index, name), value in self._saved.items():
+            self._group.reading.modules[index][1].__dict__[name] = value
