@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,15 +13,14 @@ from torch import nn
 
 from chimera.build.inputs import Inputs, inputs
 from chimera.build.spec import Spec, spec
-from chimera.check import Finding
 from chimera.check import check as find
+from chimera.check.finding import SEVERITIES, Finding
 from chimera.cli.mistake import Mistake
 from chimera.cli.module_source import load_class
 from chimera.cli.options import shape
 from chimera.cli.settings import check_settings, read_settings
 from chimera.cli.verdict import verdict
 
-SEVERITIES = ("info", "warning", "error")
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
@@ -38,7 +38,9 @@ def run(
         print(json.dumps(content, indent=2))  # noqa: T201
     else:
         _print(console, source, findings)
-    failing = SEVERITIES[SEVERITIES.index(fail_on) :] if fail_on != "never" else ()
+    if fail_on == "never":
+        return 0
+    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     return int(any(finding.severity in failing for finding in findings))
 
 
@@ -70,28 +72,17 @@ def _made(
 
 def _print(console: Console, source: str, findings: Sequence[Finding]) -> None:
     for finding in findings:
-        place = f" ({finding.file}:{finding.line})" if finding.file else ""
-        console.print(
-            Text.assemble(
-                (finding.severity, f"bold {_COLOURS[finding.severity]}"),
-                f" {finding.rule} at {finding.path or 'the root'}{place}",
-            ),
-            soft_wrap=True,
-        )
-        for name, text in (("", finding.message), ("why: ", finding.why), ("mend: ", finding.mend)):
-            if text:
-                _paragraph(console, f"{name}{text}")
+        heading, *lines = str(finding).splitlines()
+        console.print(Text(heading, f"bold {_COLOURS[finding.severity]}"), soft_wrap=True)
+        for line in lines:
+            blanks = " " * (8 if line.startswith(("  why:", "  mend:")) else 2)
+            wrapped = textwrap.fill(line, console.width, subsequent_indent=blanks)
+            console.print(wrapped, markup=False, highlight=False, soft_wrap=True)
         console.print()
-    counts = {
-        severity: sum(finding.severity == severity for finding in findings)
-        for severity in reversed(SEVERITIES)
-    }
+    counts = dict.fromkeys(SEVERITIES, 0)
+    for finding in findings:
+        counts[finding.severity] += 1
     told = ", ".join(f"{count} {severity}" for severity, count in counts.items() if count)
-    console.print(f"{source}: {told or 'nothing found'}", markup=False, highlight=False)
-
-
-def _paragraph(console: Console, text: str) -> None:
-    for line in text.splitlines():
-        wrapped = Text(line).wrap(console, max(console.width - 2, 20))
-        for part in wrapped:
-            console.print(Text("  ") + part, soft_wrap=True)
+    console.print(
+        f"{source}: {told or 'nothing found'}", markup=False, highlight=False, soft_wrap=True
+    )

@@ -14,7 +14,7 @@ from chimera.cli.mistake import Mistake
 from chimera.cli.module_source import load_class, source_file
 from chimera.cli.options import rates
 from chimera.cli.progress import Epochs
-from chimera.cli.report import print_comparison, print_result
+from chimera.cli.report import print_comparison, print_line, print_result
 from chimera.cli.settings import check_settings, read_settings
 from chimera.cli.verdict import verdict
 from chimera.fit import MLP, Data, LogUniform, digits, load_npz
@@ -57,29 +57,26 @@ def run(request: Request) -> int:
     modules = _instances(request, partial(network, **sizes, **arguments), data)
 
     console = Console()
-    title = f"{request.members} members of {_call(request.module, arguments)} on {data.name}"
-    options: dict[str, Any] = {
-        "lr": lr,
-        "epochs": request.epochs,
-        "batch_size": request.batch_size,
-        "seed": request.seed,
-        "device": request.device,
-    }
     with Epochs(request.epochs, f"training {request.members} members") as epochs:
         result = train(
             modules,
             data,
+            lr=lr,
+            epochs=request.epochs,
+            batch_size=request.batch_size,
+            seed=request.seed,
+            device=request.device,
             out=request.out,
             progress=epochs.add,
             config=_config(request, arguments),
-            **options,
         )
-    print_result(console, title, result, data)
+    network_on_data = f"{_call(request.module, arguments)} on {data.name}"
+    print_result(console, f"{request.members} members of {network_on_data}", result)
     if request.out is not None:
-        console.print(f"Written to {request.out}", markup=False, highlight=False)
+        print_line(console, f"Written to {request.out}")
     if request.compare_loop is not None:
         with Epochs(None, f"training {request.compare_loop} members one by one"):
-            comparison = compare_loop(modules, data, request.compare_loop, **options)
+            comparison = compare_loop(modules, result, request.compare_loop)
         print_comparison(console, comparison)
     return 0
 

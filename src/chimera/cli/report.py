@@ -5,24 +5,24 @@ import math
 from rich.console import Console
 from rich.table import Table
 
-from chimera.fit import Data
 from chimera.fit.compare import Comparison
 from chimera.fit.result import Result
 
 _SHOWN = 5
 
 
-def print_result(console: Console, title: str, result: Result, data: Data) -> None:
+def print_result(console: Console, title: str, result: Result) -> None:
     """Print the result of a run in at most 80 columns."""
+    data = result.settings.data
     sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
-    _line(console, f"{title} ({sizes} samples)")
-    _line(console)
+    print_line(console, f"{title} ({sizes} samples)")
+    print_line(console)
     console.print(_best(result))
-    _line(console)
+    print_line(console)
     _figures(console, result)
-    _line(console)
+    print_line(console)
     members, epochs = len(result.table), len(result.epochs)
-    _line(
+    print_line(
         console,
         f"{members} members, {epochs} epochs on {result.stack.device}: "
         f"{_seconds(result.seconds)} in all, {_seconds(result.train_seconds)} of it training, "
@@ -31,9 +31,27 @@ def print_result(console: Console, title: str, result: Result, data: Data) -> No
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print the times of the stack beside those of members trained one by one."""
-    _line(console)
-    _line(console, str(comparison))
+    """Print what a member takes in the stack and one by one, and how far the two agree."""
+    verb = "agree" if comparison.agrees else "DO NOT AGREE"
+    print_line(console)
+    print_line(console, "Time per member")
+    print_line(console, f"  {'in the stack':<44} {_seconds(comparison.stack_seconds)}")
+    print_line(
+        console,
+        f"  {'one by one':<44} {_seconds(comparison.loop_seconds)}, "
+        f"{comparison.ratio:.1f} times as long",
+    )
+    print_line(console, f"{comparison.said}.")
+    print_line(
+        console,
+        f"In float64 the two {verb}: worst difference {comparison.error:.1e} of a tensor's "
+        f"largest value after {comparison.steps} steps.",
+    )
+
+
+def print_line(console: Console, text: str = "") -> None:
+    """Print ``text`` as it is, wrapped between words."""
+    console.print(text, markup=False, highlight=False)
 
 
 def _best(result: Result) -> Table:
@@ -66,11 +84,11 @@ def _figures(console: Console, result: Result) -> None:
         ("median member", summary["median"]),
         (f"ensemble of {members}: averaged {averaged}", summary["ensemble"]),
     ]
-    _line(console, f"Test {result.metric}")
+    print_line(console, f"Test {result.metric}")
     for text, figure in lines:
-        _line(console, f"  {text:<44} {_figure(figure)}")
+        print_line(console, f"  {text:<44} {_figure(figure)}")
     if summary["broken"]:
-        _line(console, f"{summary['broken']} members have no finite figures and count nowhere")
+        print_line(console, f"{summary['broken']} members have no finite figures and count nowhere")
 
 
 def _figure(figure: float | None) -> str:
@@ -79,7 +97,3 @@ def _figure(figure: float | None) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.3f} s"
-
-
-def _line(console: Console, text: str = "") -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
