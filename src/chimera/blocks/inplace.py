@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from chimera.blocks.children import children
-from chimera.blocks.nested import mapped
 from chimera.blocks.sequential import Sequential
+from chimera.paths.nest import map_leaves
 
 
 class Touch(Enum):
@@ -94,12 +94,14 @@ def copied(values: Any) -> Any:
     """A copy of nested tensors; gradients flow back. A tensor that comes twice stays one."""
     seen: dict[int, Tensor] = {}
 
-    def once(tensor: Tensor) -> Tensor:
-        if id(tensor) not in seen:
-            seen[id(tensor)] = tensor.clone()
-        return seen[id(tensor)]
+    def once(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if id(leaf) not in seen:
+            seen[id(leaf)] = leaf.clone()
+        return seen[id(leaf)]
 
-    return mapped(values, once)
+    return map_leaves(once, values)
 
 
 promise(Sequential, lambda block: touch_of_chain(children(block)))

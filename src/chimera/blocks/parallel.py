@@ -9,13 +9,13 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chimera.blocks.checked import described
 from chimera.blocks.children import children, given, names, replace
 from chimera.blocks.combine import WAYS
 from chimera.blocks.inplace import Touch, copied, may_change, promise
-from chimera.blocks.nested import mapped, tensors
+from chimera.paths.nest import flatten, map_leaves
 
 
 class Parallel(nn.Module):
@@ -34,8 +34,8 @@ class Parallel(nn.Module):
             parameters are: after ``.to(device)`` of the whole network, on that device.
 
     A branch that may change its input in place gets a copy of it: the caller's tensors and the
-    other branches' stay as they were. Objects other than tensors, lists, tuples and dicts are
-    handed on as they are.
+    other branches' stay as they were. Objects other than tensors, and lists, tuples, dicts and
+    dataclasses of them, are handed on as they are.
 
     Raises:
         TypeError: a branch is no module: a class where an instance belongs, a function, a list.
@@ -77,7 +77,8 @@ class Parallel(nn.Module):
             for i, (branch, arguments) in enumerate(zip(branches, taken, strict=True))
         ]
         if self.devices is not None:
-            first = next((t.device for t in tensors(outputs[0])), self.devices[0])
+            leaves, _ = flatten(outputs[0])
+            first = next((t.device for t in leaves if isinstance(t, Tensor)), self.devices[0])
             outputs = [_moved(output, first) for output in outputs]
         if callable(self.combine):
             return self.combine(outputs)
@@ -159,9 +160,14 @@ def _device(module: nn.Module, otherwise: torch.device) -> torch.device:
     return next((t.device for t in chain(module.parameters(), module.buffers())), otherwise)
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _moved(values: Any, device: torch.device) -> Any:
     """Nested tensors on ``device``; those on meta, which have no data, stay."""
-    return mapped(value, lambda tensor: tensor if tensor.is_meta else tensor.to(device))
+
+    def on_device(leaf: Any) -> Any:
+        stays = not isinstance(leaf, Tensor) or leaf.is_meta
+        return leaf if stays else leaf.to(device)
+
+    return map_leaves(on_device, values)
 
 
 promise(Parallel, lambda block: Touch.PASSES)
