@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from chimera.draws.counter import member_keys
 from chimera.fit.agreement import agreement, torch_optimizer
 from chimera.fit.data import Data
+from chimera.fit.evaluate import evaluate
 from chimera.fit.loop import synchronize
-from chimera.fit.metrics import evaluate
 from chimera.fit.order import order
 from chimera.fit.prepare import float_dtype, prepare
 from chimera.fit.result import Result, Row

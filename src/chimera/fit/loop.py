@@ -11,9 +11,9 @@ from torch import Tensor
 from chimera.draws.counter import member_keys
 from chimera.engine import train_step
 from chimera.fit.data import Data, Part
-from chimera.fit.ensemble import ensemble_figure
+from chimera.fit.evaluate import Figures, ensemble_figure, evaluate
 from chimera.fit.losses import Loss
-from chimera.fit.metrics import Figures, MetricFunction, evaluate
+from chimera.fit.metrics import MetricFunction
 from chimera.fit.order import batches, order
 from chimera.fit.outputs import check_output
 from chimera.fit.prepare import Members, float_dtype, prepare
@@ -156,7 +156,9 @@ class Training:
         """Every member's loss and metric on a part, in evaluation mode."""
         self.stack.eval()
         settings = self.settings
-        return evaluate(self.stack, part, settings.loss, settings.metric, settings.chunk)
+        return evaluate(
+            self.stack, part, settings.loss, settings.metric, settings.chunk, self.optimizer.steps
+        )
 
     def final(self, table: list[Row], last: Row) -> list[Row]:
         """The table with the final figures on all parts; ``last`` is the last epoch's record."""
@@ -179,7 +181,14 @@ class Training:
         """The test metric of the members at ``positions`` together."""
         self.stack.eval()
         settings = self.settings
-        return ensemble_figure(self.stack, self.data, settings.metric, positions, settings.chunk)
+        return ensemble_figure(
+            self.stack,
+            self.data,
+            settings.metric,
+            positions,
+            settings.chunk,
+            self.optimizer.steps,
+        )
 
     def train_mode(self) -> None:
         """Training mode: the one each module came in, or all of it if it came in evaluation."""

@@ -45,6 +45,3 @@ def same_but_trailing_ones(one: tuple[int, ...], other: tuple[int, ...]) -> bool
     """Whether two shapes differ in trailing axes of size 1 at most."""
     shorter, longer = sorted((tuple(one), tuple(other)), key=len)
     return longer[: len(shorter)] == shorter and all(n == 1 for n in longer[len(shorter) :])
-
-
-TASK_LOSSES: tuple[Loss, ...] = (functional.cross_entropy, mean_squared_error)
