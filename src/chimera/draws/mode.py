@@ -49,6 +49,14 @@ def overridden(key: Key) -> Key:
     return _override.get() or key
 
 
+_running: list[Drawing] = []
+
+
+def draws_so_far() -> int:
+    """How many random operations the enclosing mode has answered; 0 without one."""
+    return _running[-1].calls if _running else 0
+
+
 class Drawing(TorchDispatchMode):
     """Answers random operations from keys.
 
@@ -65,6 +73,14 @@ class Drawing(TorchDispatchMode):
         self._key, self._members, self._several = key, members, several
         self._keys: dict[torch.device, Tensor] = {}
         self.calls = 0
+
+    def __enter__(self) -> Drawing:
+        _running.append(self)
+        return super().__enter__()  # type: ignore[no-any-return]
+
+    def __exit__(self, *error: Any) -> None:
+        _running.remove(self)
+        super().__exit__(*error)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -85,6 +85,7 @@ def run_batched(
     key: Key | None = None,
     members: Sequence[int] = (),
     decisions: Decisions | None = None,
+    ruled: bool = True,
 ) -> Ran:
     """Run members of a group as one.
 
@@ -96,6 +97,7 @@ def run_batched(
         key: of the draws; None makes a draw an error.
         members: the ids of the members that run, for their draws.
         decisions: answers conditions on data; None makes a condition an error.
+        ruled: whether stack rules run the layers that have one.
 
     Raises:
         Differ: the members run differ in a condition.
@@ -107,6 +109,7 @@ def run_batched(
     if index is not None:
         tensors = [tensor.index_select(0, index) for tensor in tensors]
     arguments = arguments.take(index)
+    exchange = group.ruled if ruled else group.plain
     mine = list(range(len(group))) if places is None else list(places)
     kept: dict[str, Any] = {}
     own = [i for i, flag in enumerate(arguments.own) if flag]
@@ -117,16 +120,16 @@ def run_batched(
         for i, leaf in zip(own, given, strict=True):
             leaves[i] = leaf
         sorter = _Leaves()
-        group.ruled.put(slots)
+        exchange.put(slots)
         try:
             kept["output"] = sorter.take(call(group.template, *arguments.rebuild(leaves)))
-            written = group.ruled.written()
+            written = exchange.written()
             kept["slots"] = {i: sorter.take(new) for i, new in written.slots.items()}
             kept["attributes"] = {
                 where: sorter.take(value) for where, value in written.attributes.items()
             }
         finally:
-            group.ruled.take_back()
+            exchange.take_back()
         return tuple(sorter.tensors) or (torch.zeros(()),)
 
     drawing = None if key is None else Drawing(key, members, several=True)

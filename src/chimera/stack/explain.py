@@ -10,7 +10,7 @@ from torch import nn
 
 from chimera.stack.group import Group
 from chimera.stack.plan import Plan
-from chimera.stack.rules import RULES
+from chimera.stack.rules import rule_of
 
 BATCHED = "batched by torch.func"
 ALONE = "one by one"
@@ -83,18 +83,16 @@ def explain_stack(groups: Sequence[Group], differences: Sequence[str]) -> Explan
 
 def _rows(index: int, group: Group) -> list[Row]:
     reason = alone_because(group)
+    ruled = all(plan.ruled for plan in group.plans.values())
     rows = []
     for path, module in group.reading.modules:
         kind = type(module).__name__
         if reason:
             rows.append(Row(index, path, kind, ALONE, reason))
         else:
-            rows.append(Row(index, path, kind, _rule_of(module)))
+            rule = rule_of(module)
+            rows.append(Row(index, path, kind, rule.name if rule and ruled else BATCHED))
     return rows
-
-
-def _rule_of(module: nn.Module) -> str:
-    return RULES[type(module)][0] if type(module) in RULES else BATCHED
 
 
 def alone_because(group: Group) -> str:

@@ -19,6 +19,7 @@ from chimera.paths.version import unchanged
 from chimera.stack.batched import Call, Ran, Shadow, run_batched
 from chimera.stack.each import Arguments
 from chimera.stack.group import Group
+from chimera.stack.rules import rule_of
 from chimera.stack.single import run_single
 
 
@@ -31,6 +32,7 @@ class Plan:
         draws: the members draw random numbers.
         conditions: the members ask tensors for Python values.
         copies: the members write to their inputs.
+        ruled: stack rules run the layers that have one.
         alone: why they run one by one, or None.
         parts: into how many parts conditions split the members the last time.
     """
@@ -39,6 +41,7 @@ class Plan:
     draws: bool = False
     conditions: bool = False
     copies: bool = False
+    ruled: bool = True
     alone: str | None = None
     parts: int = 1
 
@@ -63,13 +66,13 @@ def run(
     if plan.alone is None:
         plan.alone = _must_run_alone(group)
     if plan.alone is not None:
-        return run_single(group, call, arguments, key=key, members=members)
+        return _run_alone(group, call, arguments, key, members)
     reason: Exception | None = None
-    needs = [(plan.draws, plan.conditions), (True, True)]
-    for draws, conditions in needs[: 1 if all(needs[0]) else 2]:
+    for draws, conditions, ruled in _ways(group, plan):
         shadow = Shadow(group)
         given = arguments.cloned() if plan.fresh or plan.copies or conditions else arguments
-        parts = _Parts(group, call, given, key if draws else None, members, conditions, shadow)
+        parts = _Parts(group, call, given, key if draws else None, members, shadow)
+        parts.watches, parts.ruled = conditions, ruled
         try:
             runs = parts.run()
         except Exception as error:  # of the call, or of vmap: what runs next tells which
@@ -80,9 +83,29 @@ def run(
         else:
             _learn(plan, parts, given)
             return runs
-    runs = run_single(group, call, arguments, key=key, members=members)
+    runs = _run_alone(group, call, arguments, key, members)
     plan.alone = _why(reason)
     return runs
+
+
+def _run_alone(
+    group: Group, call: Call, arguments: Arguments, key: Key, members: Sequence[int]
+) -> list[Ran]:
+    shadow = Shadow(group)
+    try:
+        return run_single(group, call, arguments, key=key, members=members)
+    except BaseException:
+        shadow.restore()
+        raise
+
+
+def _ways(group: Group, plan: Plan) -> list[tuple[bool, bool, bool]]:
+    """What to try in turn: (draws from keys, conditions split, stack rules)."""
+    known = (plan.draws, plan.conditions, plan.ruled)
+    ways = [known, (True, True, True)] if plan.ruled else [known]
+    if any(rule_of(module) for _, module in group.reading.modules) or not plan.ruled:
+        ways.append((True, True, False))
+    return list(dict.fromkeys(ways))
 
 
 def plan_of(group: Group, arguments: Arguments) -> Plan:
@@ -115,6 +138,7 @@ def _learn(plan: Plan, parts: _Parts, given: Arguments) -> None:
     plan.draws |= parts.draws > 0
     plan.conditions |= parts.conditions > 0
     plan.parts = parts.done
+    plan.ruled = parts.ruled
     plan.fresh = False
 
 
@@ -128,12 +152,12 @@ class _Parts:
         arguments: Arguments,
         key: Key | None,
         members: Sequence[int],
-        conditions: bool,
         shadow: Shadow,
     ) -> None:
         self._group, self._call, self._arguments = group, call, arguments
         self._key, self._members, self._shadow = key, members, shadow
-        self._watches = conditions
+        self.watches = False
+        self.ruled = True
         self.draws = self.conditions = self.done = 0
 
     def run(self) -> list[Ran]:
@@ -154,7 +178,7 @@ class _Parts:
                     f"conditions on data part the {len(self._group)} members into more than "
                     f"{most} runs"
                 )
-            decisions = Decisions(recorded) if self._watches else None
+            decisions = Decisions(recorded) if self.watches else None
             try:
                 runs.append(self._run(places, decisions))
             except Differ as differ:
@@ -170,7 +194,7 @@ class _Parts:
 
     def _run(self, places: list[int] | None, decisions: Decisions | None) -> Ran:
         members = self._members if places is None else [self._members[i] for i in places]
-        arguments = self._arguments.cloned() if self._watches else self._arguments
+        arguments = self._arguments.cloned() if self.watches else self._arguments
         ran = run_batched(
             self._group,
             self._call,
@@ -179,6 +203,7 @@ class _Parts:
             key=self._key,
             members=members,
             decisions=decisions,
+            ruled=self.ruled,
         )
         self.draws += ran.draws
         self.conditions += len(decisions.made) if decisions else 0

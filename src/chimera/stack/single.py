@@ -6,7 +6,6 @@ Gradients reach the stacked parameters; buffers that a call changes in place cha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 

@@ -1,0 +1,115 @@
+"""``While`` with a member axis: all members turn together, those that are done are masked.
+
+Contract: equals the members' own loops. A member that is done keeps its state and its buffers;
+the body then computes on another member's state in its place, whose result and gradient are
+dropped, so that no overflow of a state that the member never had reaches its gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chimera.blocks import While
+from chimera.decide.split import per_member
+from chimera.draws.mode import draws_so_far
+from chimera.paths.nest import flatten
+from chimera.paths.structure import own_attributes
+from chimera.stack.rules.table import rule
+
+
+class Unmaskable(Exception):
+    """A body whose turns leave traces that cannot be masked."""
+
+
+@rule(While, "masked turns")
+def while_masked(module: While, x: Any) -> Any:
+    """``While.forward`` for members whose conditions differ."""
+    active: Tensor | None = None
+    for _ in range(module.limit):
+        with _Traceless(module):
+            answer = module.condition(x)
+        if isinstance(answer, bool):
+            if not answer:
+                break
+            answer = torch.ones((), dtype=torch.bool)
+        holds = answer.reshape(()).bool()
+        active = holds if active is None else active & holds
+        if not any(per_member(active)):
+            break
+        x = _turn(module, x, active)
+    return x
+
+
+def _turn(module: While, x: Any, active: Tensor) -> Any:
+    leaves, shape = flatten(x)
+    borrowed = [
+        torch.where(active, leaf.clone(), _Borrow.apply(leaf.detach(), active))
+        if isinstance(leaf, Tensor)
+        else leaf
+        for leaf in leaves
+    ]
+    buffers = list(module.buffers())
+    before = [buffer.clone() for buffer in buffers]
+    with _Traceless(module):
+        after, after_shape = flatten(module.body(shape.rebuild(borrowed)))
+    if after_shape != shape:
+        raise Unmaskable("the body of While gives another nesting than it takes")
+    for buffer, old in zip(buffers, before, strict=True):
+        buffer.copy_(torch.where(active, buffer, old))
+    return shape.rebuild(
+        [
+            torch.where(active, new, old) if isinstance(old, Tensor) else _unmasked(new, old)
+            for new, old in zip(after, leaves, strict=True)
+        ]
+    )
+
+
+def _unmasked(new: Any, old: Any) -> Any:
+    if new is not old and new != old:
+        raise Unmaskable("the body of While changes a value that is no tensor")
+    return old
+
+
+class _Traceless:
+    """Refuses what a masked turn would leave behind: draws, and attributes written."""
+
+    def __init__(self, module: While) -> None:
+        self._modules = list(module.modules())
+
+    def __enter__(self) -> None:
+        self._draws = draws_so_far()
+        self._before = [own_attributes(module) for module in self._modules]
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is not None:
+            return
+        if draws_so_far() != self._draws:
+            raise Unmaskable("the turns of While draw random numbers")
+        for module, before in zip(self._modules, self._before, strict=True):
+            now = own_attributes(module)
+            if now.keys() != before.keys() or any(now[key] is not before[key] for key in now):
+                raise Unmaskable("the turns of While write attributes")
+
+
+class _Borrow(torch.autograd.Function):
+    """The state of an active member, for every member."""
+
+    @staticmethod
+    def forward(x: Tensor, active: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, active: Tensor) -> tuple[Tensor, int]:
+        size = info.batch_size
+        x = x.movedim(in_dims[0], 0) if in_dims[0] is not None else x.expand(size, *x.shape)
+        if in_dims[1] is None:
+            return x.clone(), 0
+        lender = active.movedim(in_dims[1], 0).to(torch.int64).argmax()
+        return x.index_select(0, lender.expand(size)), 0
