@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import chimera as ch
-from chimera.build.inputs import Inputs, as_inputs, as_specified, leaves, map_leaves
+from chimera.build.inputs import Inputs, as_inputs, as_specified
+from chimera.paths.nest import flatten, map_leaves
 
 Pair = namedtuple("Pair", "left right")
 
@@ -22,9 +23,7 @@ def test_anything_but_inputs_is_the_single_positional_input():
     both = ch.inputs(1, mask=2)
     assert as_inputs(both) is both
     assert (both.args, both.kwargs) == ((1,), {"mask": 2})
-    assert (
-        str(ch.inputs(ch.spec(2), mask=ch.spec(3))) == "inputs(spec(2), mask=spec(3))"
-    )
+    assert str(ch.inputs(ch.spec(2), mask=ch.spec(3))) == "inputs(spec(2), mask=spec(3))"
 
 
 def test_map_keeps_containers_and_their_order():
@@ -45,17 +44,13 @@ def test_map_keeps_containers_and_their_order():
 
 def test_a_spec_is_a_leaf():
     made = ch.spec(2, 20)
-    assert list(leaves([made])) == [made]
+    assert flatten([made])[0] == [made]
     assert map_leaves(lambda leaf: leaf.shape, {"x": made}) == {"x": (2, 20)}
 
 
-@pytest.mark.parametrize(
-    "shape", [(2, 20), [2, "batch"], torch.Size([2, 20]), 20, "batch", ()]
-)
+@pytest.mark.parametrize("shape", [(2, 20), [2, "batch"], torch.Size([2, 20]), 20, "batch", ()])
 def test_a_bare_shape_is_no_specification(shape):
-    with pytest.raises(
-        TypeError, match=r"spec must be ch.spec\(...\).*write ch.spec\("
-    ):
+    with pytest.raises(TypeError, match=r"spec must be ch.spec\(...\).*write ch.spec\("):
         as_specified(shape)
 
 

@@ -97,3 +97,10 @@ def test_a_seeded_generator_is_uniform_and_uncorrelated():
         assert abs(drawn.mean() - 0.5) < 5 * (1 / 12 / 1e5) ** 0.5
     assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 5 / 1e5**0.5
     assert not torch.equal(generator_state(0), generator_state(2**32))
+
+
+def test_a_default_device_changes_nothing():
+    with forked(3):
+        expected = torch.rand(2)
+    with torch.device("meta"), forked(3):
+        assert torch.equal(torch.rand(2, device="cpu"), expected)

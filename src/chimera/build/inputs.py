@@ -1,14 +1,10 @@
-"""What a module is called with: positional and keyword inputs, nested as the module takes them.
+"""What a module is called with: positional and keyword inputs, nested as the module takes them."""
 
-Containers are tuples, named tuples, lists, dicts and dataclasses; everything else is a leaf.
-"""
-
-import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from chimera.build.spec import Spec
+from chimera.paths.nest import flatten, map_leaves
 
 
 @dataclass(frozen=True)
@@ -20,14 +16,11 @@ class Inputs:
 
     def map(self, function: Callable[[Any], Any]) -> "Inputs":
         """The same inputs with every leaf replaced by ``function(leaf)``."""
-        return Inputs(
-            map_leaves(function, self.args), map_leaves(function, self.kwargs)
-        )
+        return Inputs(map_leaves(function, self.args), map_leaves(function, self.kwargs))
 
     def leaves(self) -> Iterator[Any]:
         """Every leaf, positional inputs first."""
-        yield from leaves(self.args)
-        yield from leaves(self.kwargs)
+        yield from flatten((self.args, self.kwargs))[0]
 
     def __str__(self) -> str:
         named = [f"{name}={value!r}" for name, value in self.kwargs.items()]
@@ -61,7 +54,7 @@ def as_specified(value: Any, argument: str = "spec") -> Inputs:
             f"{argument} must be ch.spec(...), ch.inputs(...) or tensors; got {value!r}"
             + (f"; write ch.spec({value!r})" if type(value) in (int, str) else "")
         )
-    given = list(leaves(value))
+    given = flatten(value)[0]
     if isinstance(value, (tuple, list)) and all(
         isinstance(leaf, (int, str)) and not isinstance(leaf, bool) for leaf in given
     ):
@@ -71,43 +64,3 @@ def as_specified(value: Any, argument: str = "spec") -> Inputs:
             f"a bare shape; write ch.spec({shape})"
         )
     return Inputs((value,))
-
-
-def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
-    """``value`` with every leaf replaced by ``function(leaf)``; containers keep their type."""
-    if isinstance(value, tuple):
-        mapped = [map_leaves(function, item) for item in value]
-        if type(value) is tuple:
-            return tuple(mapped)
-        return (
-            type(value)(*mapped) if hasattr(value, "_fields") else type(value)(mapped)
-        )
-    if isinstance(value, list):
-        return [map_leaves(function, item) for item in value]
-    if isinstance(value, dict):
-        mapping = copy.copy(value)
-        for key, item in value.items():
-            mapping[key] = map_leaves(function, item)
-        return mapping
-    if is_dataclass(value) and not isinstance(value, (type, Spec)):
-        changed = copy.copy(value)
-        for entry in fields(value):
-            mapped = map_leaves(function, getattr(value, entry.name))
-            object.__setattr__(changed, entry.name, mapped)
-        return changed
-    return function(value)
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    """Every leaf of ``value``, in order."""
-    if isinstance(value, (tuple, list)):
-        for item in value:
-            yield from leaves(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from leaves(item)
-    elif is_dataclass(value) and not isinstance(value, (type, Spec)):
-        for entry in fields(value):
-            yield from leaves(getattr(value, entry.name))
-    else:
-        yield value

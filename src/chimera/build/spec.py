@@ -7,7 +7,6 @@ wherever its name stands, so that an axis can be followed through the network by
 
 import operator
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
@@ -16,25 +15,31 @@ import torch
 Axis = int | str
 
 
-@dataclass(frozen=True)
 class Spec:
     """The shape (sizes, and names for free axes) and dtype of one tensor."""
 
-    shape: tuple[Axis, ...]
-    dtype: torch.dtype = torch.float32
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, shape: tuple[Axis, ...], dtype: torch.dtype = torch.float32) -> None:
+        self.shape = shape
+        self.dtype = dtype
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Spec):
+            return NotImplemented
+        return self.shape == other.shape and self.dtype == other.dtype
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype))
 
     @property
     def free(self) -> tuple[str, ...]:
         """The names of the free axes, in order, each once."""
-        return tuple(
-            dict.fromkeys(axis for axis in self.shape if isinstance(axis, str))
-        )
+        return tuple(dict.fromkeys(axis for axis in self.shape if isinstance(axis, str)))
 
     def sized(self, sizes: dict[str, int]) -> tuple[int, ...]:
         """The shape with every free axis replaced by its size."""
-        return tuple(
-            sizes[axis] if isinstance(axis, str) else axis for axis in self.shape
-        )
+        return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in self.shape)
 
     def __repr__(self) -> str:
         parts = [repr(axis) for axis in self.shape]
@@ -55,20 +60,14 @@ def spec(*shape: Axis, dtype: torch.dtype = torch.float32) -> Spec:
         ValueError: if a size is negative, or a name is empty.
     """
     if not isinstance(dtype, torch.dtype):
-        raise TypeError(
-            f"spec: dtype must be a torch.dtype such as torch.float32; got {dtype!r}"
-        )
-    return Spec(
-        tuple(_axis(position, axis) for position, axis in enumerate(shape)), dtype
-    )
+        raise TypeError(f"spec: dtype must be a torch.dtype such as torch.float32; got {dtype!r}")
+    return Spec(tuple(_axis(position, axis) for position, axis in enumerate(shape)), dtype)
 
 
 def _axis(position: int, axis: Any) -> Axis:
     if isinstance(axis, str):
         if not axis:
-            raise ValueError(
-                f'spec: axis {position} has an empty name; write "batch", say'
-            )
+            raise ValueError(f'spec: axis {position} has an empty name; write "batch", say')
         return axis
     if isinstance(axis, (tuple, list)):
         sizes = ", ".join(map(repr, axis))
@@ -77,9 +76,7 @@ def _axis(position: int, axis: Any) -> Axis:
             f"give one argument an axis: spec({sizes})"
         )
     if axis is None:
-        raise TypeError(
-            f'spec: axis {position} is None; give a free axis a name, such as "batch"'
-        )
+        raise TypeError(f'spec: axis {position} is None; give a free axis a name, such as "batch"')
     if isinstance(axis, bool) or not hasattr(axis, "__index__"):
         raise TypeError(
             f"spec: axis {position} must be a size (int) or a name (str); "
@@ -88,7 +85,8 @@ def _axis(position: int, axis: Any) -> Axis:
     size = operator.index(axis)
     if size < 0:
         raise ValueError(
-            f'spec: axis {position} must not be negative; got {size}; a free axis is a name: "batch"'
+            f"spec: axis {position} must not be negative; got {size}; "
+            'a free axis is a name, such as "batch"'
         )
     return size
 

@@ -1,0 +1,54 @@
+"""Lazy modules (``LazyModuleMixin``): which they are, and giving them their shapes.
+
+The public ``initialize_parameters`` of a lazy module makes its parameters. What torch does around
+it on a first call (a check, the removal of two hooks, the change of class) is private to torch and
+stands in this file alone.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from chimera.build.datafree import is_uninitialized
+from chimera.build.inputs import Inputs
+
+
+def is_lazy(module: nn.Module) -> bool:
+    """Whether ``module`` waits for its first input to make its parameters."""
+    return isinstance(module, LazyModuleMixin) and hasattr(module, "_initialize_hook")
+
+
+def waiting(module: nn.Module) -> list[str]:
+    """The names of the module's own parameters and buffers that have no shape yet."""
+    own = {**module._parameters, **module._buffers}
+    return [name for name, tensor in own.items() if is_uninitialized(tensor)]
+
+
+def initialize(module: nn.Module, inputs: Inputs) -> None:
+    """Give a lazy module its parameters, as its first call on ``inputs`` would.
+
+    What is drawn is drawn on the CPU and moved to where the parameters were. A parameter that has
+    values already keeps them.
+    """
+    own = {**module._parameters, **module._buffers}
+    placed = [
+        (tensor, tensor.data.device)
+        for tensor in own.values()
+        if tensor is not None and tensor.data.device.type not in ("cpu", "meta")
+    ]
+    kept = [
+        (tensor, tensor.detach().clone())
+        for tensor in own.values()
+        if tensor is not None and not is_uninitialized(tensor)
+    ]
+    for tensor, _ in placed:
+        tensor.data = tensor.data.to("cpu")
+    infer: Any = module
+    infer._infer_parameters(module, inputs.args, inputs.kwargs)
+    with torch.no_grad():
+        for tensor, values in kept:
+            tensor.copy_(values)
+    for tensor, device in placed:
+        tensor.data = tensor.data.to(device)

@@ -1,0 +1,107 @@
+"""A copy of a network without its data.
+
+The copy shares nothing with the network that a run could change. Ties hold: what is one tensor or
+one module in the network is one in the copy. Small tensors keep their data (a copy of it), so that
+a run can read a number from a constant.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from chimera.build.datafree import SMALL, is_uninitialized
+
+_UNCOPIED = (TypeError, ValueError, RuntimeError, AttributeError, copy.Error)
+
+
+def twin(net: nn.Module) -> nn.Module:
+    """A copy of ``net`` in which tensors of more than ``SMALL`` elements have no data."""
+    return copy_with(net, without_data)
+
+
+def replica(net: nn.Module) -> nn.Module:
+    """A copy of ``net`` with its data."""
+    return copy_with(net, with_data)
+
+
+def copy_with(net: nn.Module, copy_tensor: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    """A deep copy of ``net`` with ``copy_tensor(tensor)`` for each of its tensors.
+
+    An attribute that cannot be copied (a lock, an open file) is shared with ``net``.
+    """
+    copied: dict[int, Any] = {id(tensor): copy_tensor(tensor) for tensor in tensors_of(net)}
+    try:
+        return copy.deepcopy(net, dict(copied))
+    except _UNCOPIED:
+        known = copied | {id(module): module for module in net.modules()}
+        for module in net.modules():
+            for value in module.__dict__.values():
+                if not _can_copy(value, known):
+                    copied[id(value)] = value
+    return copy.deepcopy(net, dict(copied))
+
+
+def _can_copy(value: Any, memo: dict[int, Any]) -> bool:
+    try:
+        copy.deepcopy(value, dict(memo))
+    except _UNCOPIED:
+        return False
+    return True
+
+
+def tensors_of(net: nn.Module) -> Iterator[torch.Tensor]:
+    """Every distinct tensor of ``net``: parameters, buffers, attributes and what lists, tuples,
+    sets and dicts among the attributes hold."""
+    seen: set[int] = set()
+    for module in net.modules():
+        for name, value in module.__dict__.items():
+            if name == "_modules":
+                continue
+            for tensor in _tensors_in(value):
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield tensor
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+        if value.grad is not None:
+            yield value.grad
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors_in(item)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            yield from _tensors_in(item)
+
+
+def without_data(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor like ``tensor``: without data, or a copy if it is small."""
+    if is_uninitialized(tensor):
+        kind: Any = type(tensor)
+        return _like(tensor, kind(tensor.requires_grad, device="meta", dtype=tensor.data.dtype))
+    if tensor.numel() <= SMALL and not tensor.is_meta:
+        return with_data(tensor, torch.device("cpu"))
+    return _like(tensor, tensor.detach().to("meta"))
+
+
+def with_data(tensor: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """A copy of ``tensor``, detached from its graph."""
+    if is_uninitialized(tensor):
+        return copy.deepcopy(tensor)
+    values = tensor.detach()
+    return _like(tensor, values.to(device or values.device, copy=True))
+
+
+def _like(tensor: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """``values`` as what ``tensor`` is: a parameter or not, with the same attributes."""
+    if isinstance(tensor, nn.Parameter) and not is_uninitialized(values):
+        values = nn.Parameter(values, requires_grad=tensor.requires_grad)
+    elif not is_uninitialized(values):
+        values.requires_grad_(tensor.requires_grad)
+    values.__dict__.update(tensor.__dict__)
+    return values
