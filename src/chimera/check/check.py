@@ -1,0 +1,120 @@
+"""`check`: mistakes in a network, found before a run."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from chimera.check.context import Context
+from chimera.check.finding import Finding, in_order
+from chimera.check.ignore import ignored
+from chimera.check.rule import all_rules
+
+
+def check(
+    module: nn.Module | Callable[[], nn.Module],
+    spec: Any = None,
+    loss: Any = None,
+    ignore: Iterable[str] = (),
+) -> list[Finding]:
+    """Look for mistakes in a network: in its tree, its attributes and its source.
+
+    The network is not changed and not run. Source comments ``# chimera: ignore[rule]``, on a line
+    or on a ``class`` statement, leave findings out.
+
+    Args:
+        module: a module, or a class or factory of one, which is called without arguments, on the
+            meta device where that goes. Where its constructor fails, that is a finding, and its
+            source is looked at.
+        spec: what the network takes: ``ch.spec(...)``, ``ch.inputs(...)`` or example tensors.
+        loss: the loss that it is trained with, a module or a function of ``torch.nn.functional``.
+        ignore: names of rules to leave out.
+
+    Returns:
+        Findings, errors first, then warnings, then what is worth knowing.
+
+    Raises:
+        TypeError: ``module`` is neither a module nor callable.
+        ValueError: ``ignore`` names a rule that does not exist.
+    """
+    rules = all_rules()
+    left_out = [ignore] if isinstance(ignore, str) else list(ignore)
+    for name in left_out:
+        if name not in rules and name != _CONSTRUCTOR:
+            raise ValueError(
+                f"ignore: there is no check rule {name!r}; there are: {', '.join(sorted(rules))}"
+            )
+    failure: Finding | None = None
+    if isinstance(module, nn.Module):
+        context = Context(module, spec=spec, loss=loss)
+    elif callable(module):
+        made = _made(module)
+        if isinstance(made, nn.Module):
+            context = Context(made, spec=spec, loss=loss)
+        else:
+            kinds = (module,) if isinstance(module, type) else ()
+            context = Context(None, kinds=kinds, spec=spec, loss=loss)
+            failure = made
+    else:
+        raise TypeError(
+            f"module: expected a module, a class or a factory, got {type(module).__name__}"
+        )
+    found = [
+        finding
+        for name, rule in rules.items()
+        if name not in left_out
+        for finding in rule.findings(context)
+        if not ignored(finding, context)
+    ]
+    explained = any(finding.severity == "error" for finding in found)
+    if failure is not None and not explained and _CONSTRUCTOR not in left_out:
+        found.append(failure)
+    return in_order(found)
+
+
+_CONSTRUCTOR = "constructor-fails"
+
+
+def _made(factory: Callable[[], nn.Module]) -> nn.Module | Finding:
+    """What ``factory`` makes, on the meta device if it can be, or why it makes nothing."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with torch.device("meta"):
+                made = factory()
+        except Exception:  # noqa: BLE001 - whatever it was, the same call without meta decides
+            try:
+                made = factory()
+            except Exception as error:  # noqa: BLE001 - reported as a finding
+                return _failed(factory, error)
+    if not isinstance(made, nn.Module):
+        raise TypeError(
+            f"module: {_name(factory)} returned {type(made).__name__}, expected a module"
+        )
+    return made
+
+
+def _failed(factory: Callable[[], nn.Module], error: Exception) -> Finding:
+    trace = error.__traceback__
+    file, line = None, None
+    while trace is not None:
+        path = trace.tb_frame.f_code.co_filename
+        if path != __file__ and "/torch/" not in path:
+            file, line = path, trace.tb_lineno
+        trace = trace.tb_next
+    return Finding(
+        rule=_CONSTRUCTOR,
+        severity="error",
+        path=_name(factory),
+        message=f"{_name(factory)}() raises {type(error).__name__}: {error}",
+        why="Nothing can be checked, built or run before the network can be constructed.",
+        mend="Mend the constructor, or give a function that calls it with its arguments.",
+        file=file,
+        line=line,
+    )
+
+
+def _name(factory: Any) -> str:
+    return str(getattr(factory, "__qualname__", None) or type(factory).__qualname__)

@@ -1,0 +1,106 @@
+"""What a check rule looks at: one network, its tree, its classes and their sources."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from chimera.check.source import ClassSource, Method, Sources, users
+from chimera.paths.walk import every_path
+
+
+@dataclass
+class Context:
+    """One network under check. Rules read it and change nothing.
+
+    Attributes:
+        root: the network, or None where only its class is known.
+        kinds: the classes whose sources are read when there is no network.
+        spec: what the network takes, as it was given, or None.
+        loss: the loss it is trained with, or None.
+        sources: the sources of classes.
+    """
+
+    root: nn.Module | None
+    kinds: tuple[type, ...] = ()
+    spec: Any = None
+    loss: Any = None
+    sources: Sources = field(default_factory=Sources)
+
+    @cached_property
+    def paths(self) -> list[tuple[str, nn.Module]]:
+        """Every path with its module, parents first; a module at two paths comes twice."""
+        return [] if self.root is None else list(every_path(self.root))
+
+    @cached_property
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """Every distinct module with its first path, parents first."""
+        first: dict[int, tuple[str, nn.Module]] = {}
+        for path, module in self.paths:
+            first.setdefault(id(module), (path, module))
+        return list(first.values())
+
+    @cached_property
+    def uses(self) -> dict[type, list[str]]:
+        """The classes that users wrote, each with the paths of the modules that run its code."""
+        found: dict[type, list[str]] = {}
+        for path, module in self.modules:
+            for kind in users(type(module)):
+                found.setdefault(kind, []).append(path)
+        for kind in self.kinds:
+            for base in users(kind):
+                found.setdefault(base, [kind.__qualname__])
+        return found
+
+    def classes(self) -> Iterator[tuple[str, ClassSource]]:
+        """The source of each class that a user wrote, with the first path at which it is used."""
+        return ((paths[0], self.sources.of(kind)) for kind, paths in self.uses.items())
+
+    def running(self) -> Iterator[tuple[str, Method]]:
+        """The methods that run in a forward call: ``forward`` and those of the class that it
+        calls on ``self``, each once, with the first path at which it runs."""
+        seen: set[int] = set()
+        kinds = [(path, type(module)) for path, module in self.modules]
+        kinds += [(kind.__qualname__, kind) for kind in self.kinds]
+        for path, kind in kinds:
+            for method in self.reached(kind, "forward"):
+                if id(method.node) not in seen:
+                    seen.add(id(method.node))
+                    yield path, method
+
+    def reached(self, kind: type, start: str) -> list[Method]:
+        """The method ``start`` of ``kind`` and those that it calls on ``self`` or ``super()``,
+        users' own only."""
+        found: dict[int, Method] = {}
+        waiting = [self.sources.method(kind, start)]
+        while waiting:
+            method = waiting.pop()
+            if method is None or id(method.node) in found:
+                continue
+            found[id(method.node)] = method
+            for node in ast.walk(method.node):
+                called = method.attribute(node)
+                if called and called.isidentifier():
+                    waiting.append(self.sources.method(kind, called))
+                elif isinstance(node, ast.Attribute) and is_super(node.value):
+                    waiting.append(self.sources.method(kind, node.attr, after=method.owner))
+        return list(found.values())
+
+    def assigned(self, kind: type, attribute: str) -> tuple[str | None, int | None]:
+        """The file and line where a method of ``kind`` first sets ``self.attribute``."""
+        for source in self.sources.all_of(kind):
+            for method in source.methods.values():
+                for node in ast.walk(method.node):
+                    if isinstance(node, ast.expr) and attribute in method.sets(node):
+                        return method.file.path, node.lineno
+        return None, None
+
+
+def is_super(node: ast.AST) -> bool:
+    """Whether ``node`` is ``super()`` or ``super(Class, self)``."""
+    return (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
+    )

@@ -1,0 +1,1 @@
+"""The check rules, one a file, each found by its file."""

@@ -1,0 +1,192 @@
+"""The source of classes, parsed, with the files and lines where things stand.
+
+Functions are found by file and first line, which their code objects know, so that two classes of
+one name, nested classes and notebooks are told apart.
+"""
+
+import ast
+import inspect
+import linecache
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import FunctionType
+from typing import Any
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass
+class SourceFile:
+    """One parsed file: its functions by first line, and the classes that enclose each."""
+
+    path: str
+    lines: list[str]
+    functions: dict[int, Function] = field(default_factory=dict)
+    classes: dict[int, tuple[ast.ClassDef, ...]] = field(default_factory=dict)
+
+    def line(self, number: int) -> str:
+        """The text of a line, counted from 1."""
+        return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
+
+    def enclosing(self, number: int) -> Iterator[ast.ClassDef]:
+        """The classes whose text holds the line."""
+        seen = {id(node): node for nodes in self.classes.values() for node in nodes}
+        for node in seen.values():
+            if node.lineno <= number <= (node.end_lineno or node.lineno):
+                yield node
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as it is written: its name, its syntax tree, its file, the class that has it."""
+
+    name: str
+    node: Function
+    file: SourceFile
+    owner: type
+
+    @property
+    def me(self) -> str | None:
+        """What the method calls the module: the name of its first argument."""
+        arguments = [*self.node.args.posonlyargs, *self.node.args.args]
+        return arguments[0].arg if arguments else None
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of its arguments but the first."""
+        spec = self.node.args
+        named = [*spec.posonlyargs, *spec.args][1:] + spec.kwonlyargs
+        return [argument.arg for argument in named]
+
+    def is_me(self, node: ast.AST) -> bool:
+        """Whether ``node`` is the module itself (``self``)."""
+        return isinstance(node, ast.Name) and node.id == self.me
+
+    def attribute(self, node: ast.AST) -> str | None:
+        """``"a.b"`` where ``node`` is ``self.a.b``, else None."""
+        names: list[str] = []
+        while isinstance(node, ast.Attribute):
+            names.append(node.attr)
+            node = node.value
+        return ".".join(reversed(names)) if names and self.is_me(node) else None
+
+    def sets(self, node: ast.expr) -> list[str]:
+        """The attributes of ``self`` that are set where ``node`` stands, as a target."""
+        if isinstance(node, (ast.Tuple, ast.List)):
+            return [name for part in node.elts for name in self.sets(part)]
+        if isinstance(node, ast.Starred):
+            return self.sets(node.value)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            return [node.attr] if self.is_me(node.value) else []
+        return []
+
+
+class ClassSource:
+    """The source of one class of modules: the methods that its own body defines."""
+
+    def __init__(self, kind: type, methods: dict[str, Method]) -> None:
+        self.kind = kind
+        self.methods = methods
+
+    @cached_property
+    def node(self) -> ast.ClassDef | None:
+        """The class statement, where a method of it was found."""
+        for method in self.methods.values():
+            for start, nodes in method.file.classes.items():
+                if method.file.functions.get(start) is method.node and nodes:
+                    return nodes[-1]
+        return None
+
+    @property
+    def file(self) -> SourceFile | None:
+        """The file of the class, where a method of it was found."""
+        return next((method.file for method in self.methods.values()), None)
+
+
+class Sources:
+    """Sources by class, each file read and parsed once."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, SourceFile | None] = {}
+        self._classes: dict[type, ClassSource] = {}
+
+    def of(self, kind: type) -> ClassSource:
+        """What the body of ``kind`` defines; no methods where its source cannot be read."""
+        if kind not in self._classes:
+            found = {}
+            for name, value in vars(kind).items():
+                method = self._method(kind, name, value)
+                if method is not None:
+                    found[name] = method
+            self._classes[kind] = ClassSource(kind, found)
+        return self._classes[kind]
+
+    def method(self, kind: type, name: str, after: type | None = None) -> Method | None:
+        """The method that an instance of ``kind`` runs as ``name``, if a user wrote it.
+
+        With ``after``, the one that ``super()`` finds in a method of that class.
+        """
+        order = kind.__mro__
+        for base in order[order.index(after) + 1 :] if after else order:
+            if name in vars(base):
+                return self.of(base).methods.get(name) if is_users(base) else None
+        return None
+
+    def all_of(self, kind: type) -> Iterator[ClassSource]:
+        """The sources of ``kind`` and of the bases that users wrote, in order of resolution."""
+        return (self.of(base) for base in users(kind))
+
+    def _method(self, kind: type, name: str, value: Any) -> Method | None:
+        if isinstance(value, (staticmethod, classmethod)):
+            return None
+        if isinstance(value, property):
+            value = value.fget
+        if not callable(value):
+            return None
+        function = inspect.unwrap(value)
+        if not isinstance(function, FunctionType):
+            return None
+        code = function.__code__
+        file = self.file(code.co_filename)
+        node = file.functions.get(code.co_firstlineno) if file else None
+        if file is None or node is None or node.name != code.co_name:
+            return None
+        return Method(name, node, file, kind)
+
+    def file(self, path: str) -> SourceFile | None:
+        """The parsed file, or None where it is no Python or cannot be read."""
+        if path not in self._files:
+            lines = linecache.getlines(path)
+            try:
+                tree = ast.parse("".join(lines))
+            except SyntaxError:
+                self._files[path] = None
+            else:
+                self._files[path] = _indexed(path, lines, tree)
+        return self._files[path]
+
+
+def users(kind: type) -> Iterator[type]:
+    """The classes that ``kind`` resolves to and that users wrote, in order of resolution."""
+    return filter(is_users, kind.__mro__)
+
+
+def is_users(kind: type) -> bool:
+    """Whether a class is neither Python's nor torch's nor ours."""
+    return kind.__module__.split(".")[0] not in ("builtins", "typing", "abc", "torch", "chimera")
+
+
+def _indexed(path: str, lines: list[str], tree: ast.Module) -> SourceFile:
+    file = SourceFile(path, lines)
+
+    def visit(node: ast.AST, above: tuple[ast.ClassDef, ...]) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, Function):
+                start = min([child.lineno, *(d.lineno for d in child.decorator_list)])
+                file.functions[start] = child
+                file.classes[start] = above
+            visit(child, (*above, child) if isinstance(child, ast.ClassDef) else above)
+
+    visit(tree, ())
+    return file

@@ -1,0 +1,185 @@
+"""`check`: what it takes, how it orders, what it leaves out, and that it changes nothing."""
+
+import copy
+import warnings
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import chimera as ch
+
+
+class Lists(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.layers = [nn.Linear(width, width)]
+        self.temperature = torch.tensor(1.0)
+        self.activations = [nn.ReLU()]
+
+    def forward(self, x):
+        return self.layers[0](x)
+
+
+class Silenced(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = [nn.Linear(2, 2)]  # chimera: ignore[unregistered-module, plain-tensor]
+        self.b = [nn.Linear(2, 2)]  # chimera: ignore[plain-tensor]
+
+    def forward(self, x):
+        return x
+
+
+class SilencedClass(nn.Module):  # chimera: ignore[unregistered-module]
+    def __init__(self):
+        super().__init__()
+        self.a = [nn.Linear(2, 2)]
+        self.scale = torch.ones(2)
+
+    def forward(self, x):
+        return x
+
+
+class Fails(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(width, "four")
+
+
+def rules(findings):
+    return [finding.rule for finding in findings]
+
+
+def test_the_worst_comes_first():
+    findings = ch.check(nn.Sequential(Lists(), Lists()))
+    assert [(f.severity, f.path) for f in findings] == [
+        ("error", "0"),
+        ("error", "1"),
+        ("warning", "0"),
+        ("warning", "1"),
+        ("info", "0"),
+        ("info", "1"),
+    ]
+
+
+def test_a_clean_network_has_no_findings():
+    assert ch.check(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))) == []
+
+
+def test_a_finding_is_readable():
+    (finding,) = ch.check(Lists, ignore=["plain-tensor"])[:1]
+    assert finding.file == __file__
+    line = Lists.__init__.__code__.co_firstlineno + 2
+    assert finding.line == line
+    assert str(finding).splitlines() == [
+        f"error [unregistered-module] at the root ({__file__}:{line})",
+        "  `layers` (a list) holds 1 module (Linear) that nothing registers, with 2 tensors",
+        "  why:  parameters(), state_dict(), .to() and train() do not reach it: it is not trained, "
+        "not saved, not moved.",
+        "  mend: Use nn.ModuleList, nn.ModuleDict or ch.Sequential for `layers`.",
+    ]
+
+
+def test_rules_are_left_out_by_name():
+    assert rules(ch.check(Lists(), ignore=["unregistered-module"])) == ["plain-tensor"]
+    assert rules(ch.check(Lists(), ignore="plain-tensor")) == ["unregistered-module"] * 2
+    with pytest.raises(ValueError, match="ignore: there is no check rule 'typo'; there are: child"):
+        ch.check(Lists(), ignore=["typo"])
+
+
+def test_a_comment_leaves_a_line_out():
+    assert [finding.message[:3] for finding in ch.check(Silenced())] == ["`b`"]
+
+
+def test_a_comment_leaves_a_class_out():
+    assert rules(ch.check(nn.Sequential(SilencedClass()))) == ["plain-tensor"]
+
+
+@pytest.mark.parametrize("factory", [Lists, partial(Lists, 3), lambda: Lists(5)])
+def test_classes_and_factories_are_called_without_a_draw(factory):
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    assert rules(ch.check(factory)) == [
+        "unregistered-module",
+        "plain-tensor",
+        "unregistered-module",
+    ]
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_constructor_that_fails_is_a_finding():
+    (finding,) = ch.check(Fails)
+    assert (finding.rule, finding.severity, finding.path) == ("constructor-fails", "error", "Fails")
+    assert "missing 1 required positional argument: 'width'" in finding.message
+    (finding,) = ch.check(partial(Fails, 3))
+    assert finding.message.startswith("partial() raises TypeError")
+    assert (finding.file, finding.line) == (__file__, Fails.__init__.__code__.co_firstlineno + 2)
+    assert ch.check(Fails, ignore=["constructor-fails"]) == []
+
+
+def test_a_constructor_that_needs_numbers_runs_for_real():
+    def factory():
+        if not torch.ones(1).item():
+            raise AssertionError
+        return Lists()
+
+    assert len(ch.check(factory)) == 3
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(TypeError, match="module: expected a module, a class or a factory, got int"):
+        ch.check(3)
+    with pytest.raises(TypeError, match="module: dict returned dict, expected a module"):
+        ch.check(dict)
+
+
+def test_the_network_is_not_changed():
+    net = nn.Sequential(Lists(), nn.Dropout(), nn.BatchNorm1d(4), nn.LazyLinear(3))
+    attributes = [{**vars(part)} for part in net.modules()]
+    state = copy.deepcopy(net[:3].state_dict())
+    random = torch.random.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ch.check(net, ch.spec(2, 4), loss=nn.CrossEntropyLoss())
+    assert [{**vars(part)} for part in net.modules()] == attributes
+    assert all(torch.equal(state[name], value) for name, value in net[:3].state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_classes_of_one_name_in_one_file_are_told_apart():
+    def first():
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a = [nn.Linear(2, 2)]
+
+        return Net()
+
+    def second():
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a = [nn.Linear(2, 2)]  # chimera: ignore[unregistered-module]
+
+        return Net()
+
+    assert len(ch.check(first())) == 1
+    assert ch.check(second()) == []
+
+
+def test_classes_without_source_are_checked_by_their_attributes(tmp_path: Path):
+    namespace = {"nn": nn}
+    exec(
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.a = [nn.Linear(2, 2)]\n"
+        "    def forward(self, x):\n"
+        "        return x\n",
+        namespace,
+    )
+    (finding,) = ch.check(namespace["Net"])
+    assert (finding.rule, finding.file, finding.line) == ("unregistered-module", None, None)
