@@ -61,6 +61,8 @@ class DataFree(TorchFunctionMode):
         super().__init__()
         self.paused = False
         """Whether calls go through as they are."""
+        self.trace: Callable[[list[torch.Tensor], Any], None] | None = None
+        """Told the tensors that went into a call, and what came out."""
         self._written: dict[int, torch.UntypedStorage] = {}
 
     def hidden(self, tensor: torch.Tensor) -> bool:
@@ -99,8 +101,12 @@ class DataFree(TorchFunctionMode):
             return _make(func, args, named) if func in _MAKERS else called(func, args, named)
         hidden = [tensor for tensor in tensors if self.hidden(tensor)]
         if not hidden or all(tensor.is_meta for tensor in tensors):
-            return called(func, args, named)
-        return self._mixed(func, args, named)
+            result = called(func, args, named)
+        else:
+            result = self._mixed(func, args, named)
+        if self.trace is not None and hidden:
+            self.trace(tensors, result)
+        return result
 
     def _mixed(self, func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """The call where some tensors have data and some have none."""

@@ -54,11 +54,8 @@ def as_specified(value: Any, argument: str = "spec") -> Inputs:
             f"{argument} must be ch.spec(...), ch.inputs(...) or tensors; got {value!r}"
             + (f"; write ch.spec({value!r})" if type(value) in (int, str) else "")
         )
-    given = flatten(value)[0]
-    if isinstance(value, (tuple, list)) and all(
-        isinstance(leaf, (int, str)) and not isinstance(leaf, bool) for leaf in given
-    ):
-        shape = ", ".join(map(repr, given))
+    if isinstance(value, (tuple, list)) and all(type(item) in (int, str) for item in value):
+        shape = ", ".join(map(repr, value))
         raise TypeError(
             f"{argument} must be ch.spec(...), ch.inputs(...) or tensors; got {value!r}, "
             f"a bare shape; write ch.spec({shape})"

@@ -69,7 +69,7 @@ def _name(outcome: Any) -> Any:
 
 
 def _agree(one: Any, other: Any) -> bool:
-    return _name(one) == _name(other)
+    return bool(_name(one) == _name(other))
 
 
 class _Sink:

@@ -76,7 +76,8 @@ class Drawing(TorchDispatchMode):
 
     def __enter__(self) -> Drawing:
         _running.append(self)
-        return super().__enter__()  # type: ignore[no-any-return]
+        super().__enter__()
+        return self
 
     def __exit__(self, *error: Any) -> None:
         _running.remove(self)

@@ -113,10 +113,15 @@ REWRITES[_aten.rand_like.default] = _maker_like(counter.uniform)
 REWRITES[_aten.randn_like.default] = _maker_like(counter.normal)
 
 
+def _numbers(args: tuple[Any, ...], first: float, second: float) -> tuple[float, float]:
+    """The two numbers that follow the tensor, or what they are unless told."""
+    return args[1] if len(args) > 1 else first, args[2] if len(args) > 2 else second
+
+
 @_rewrites(_aten.uniform_.default)
 def _uniform_(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     target = args[0]
-    low, high = (*args[1:], *(0.0, 1.0)[len(args) - 1 :])
+    low, high = _numbers(args, 0.0, 1.0)
     inner = _inner(target.shape, keys, members)
     drawn = counter.uniform(keys, inner, target.dtype).mul_(high - low).add_(low)
     return target.copy_(_outer(drawn, members))
@@ -125,7 +130,7 @@ def _uniform_(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dict[s
 @_rewrites(_aten.normal_.default)
 def _normal_(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     target = args[0]
-    mean, std = (*args[1:], *(0.0, 1.0)[len(args) - 1 :])
+    mean, std = _numbers(args, 0.0, 1.0)
     inner = _inner(target.shape, keys, members)
     drawn = counter.normal(keys, inner, target.dtype).mul_(std).add_(mean)
     return target.copy_(_outer(drawn, members))
@@ -135,9 +140,9 @@ def _normal_(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dict[st
 def _normal(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     mean = args[0] if args else 0.0
     std = args[1] if len(args) > 1 else 1.0
-    like = mean if isinstance(mean, Tensor) else std
-    shape = torch.broadcast_shapes(*(x.shape for x in (mean, std) if isinstance(x, Tensor)))
-    drawn = counter.normal(keys, _inner(shape, keys, members), like.dtype)
+    like = mean + std
+    assert isinstance(like, Tensor)
+    drawn = counter.normal(keys, _inner(like.shape, keys, members), like.dtype)
     return _outer(drawn, members) * std + mean
 
 

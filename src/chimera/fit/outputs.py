@@ -25,14 +25,13 @@ def check_output(member: nn.Module, data: Data, who: str) -> None:
     """
     samples = min(_SAMPLES, len(data.train))
     x = data.train.x[:samples]
+    paths = {layer: path for path, layer in member.named_modules() if path}
     produced: dict[int, str] = {}
-    hooks = [
-        layer.register_forward_hook(
-            lambda layer, _, output, path=path: produced.setdefault(id(output), _said(path, layer))
-        )
-        for path, layer in member.named_modules()
-        if path
-    ]
+
+    def note(layer: nn.Module, _: Any, output: Any) -> None:
+        produced[id(output)] = f"its layer {paths[layer]!r} ({type(layer).__name__})"
+
+    hooks = [layer.register_forward_hook(note) for layer in paths]
     try:
         with torch.no_grad(), torch.random.fork_rng():
             output: Any = member.eval()(x)
@@ -50,10 +49,6 @@ def check_output(member: nn.Module, data: Data, who: str) -> None:
             f"the output of {who} does not fit the data: for x {list(x.shape)} {layer} gave {got}, "
             f"expected {expected}; or give loss= and metric= that take it"
         )
-
-
-def _said(path: str, layer: nn.Module) -> str:
-    return f"its layer {path!r} ({type(layer).__name__})"
 
 
 def _misfit(output: object, data: Data, samples: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Names, walking, patterns, ties, structure; notes on errors. The floor: imports nothing of ours."""
+"""Names, walking, patterns, ties, structure; notes on errors."""
 
 from chimera.paths.notice import ChimeraWarning
 

@@ -80,9 +80,7 @@ class Exchange:
 
     def _home(self, place: Place) -> dict[str, Any]:
         module = self._modules[place.module]
-        kept: dict[str, Any] = (
-            module._parameters if place.kind == "parameter" else module._buffers  # type: ignore[assignment]
-        )
+        kept: dict[str, Any] = module._parameters if place.kind == "parameter" else module._buffers
         return kept
 
     def put(self, tensors: Sequence[Any]) -> None:

@@ -143,11 +143,11 @@ def _same(a: Any, b: Any) -> bool:
 def _same_object(a: Any, b: Any) -> bool:
     if a is b:
         return True
-    if type(a) is not type(b) or type(a).__eq__ is object.__eq__:
+    if type(a) is not type(b):
         return False
     try:
         return (a == b) is True
-    except Exception:  # a user's __eq__ may raise anything; then the two are not known to be equal
+    except Exception:  # noqa: BLE001 - a user's __eq__ may raise anything: then not known to be equal
         return False
 
 
@@ -285,11 +285,11 @@ def overlapping(slots: list[Slot]) -> tuple[Slot, Slot] | None:
             continue
         if tensor.device.type == "meta" or tensor.numel() == 0:
             continue
-        start = tensor.storage_offset() * tensor.element_size()
+        start = int(tensor.storage_offset()) * tensor.element_size()
         reach = sum(
             (size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)
         )
-        end = start + (reach + 1) * tensor.element_size()
+        end = start + (int(reach) + 1) * tensor.element_size()
         key = (tensor.device, tensor.untyped_storage().data_ptr())
         for other_start, other_end, other in spans.setdefault(key, []):
             if start < other_end and other_start < end:

@@ -95,5 +95,5 @@ def _equal(one: Any, other: Any) -> bool:
         return True
     try:
         return type(one) is type(other) and bool(one == other)
-    except Exception:  # a user's __eq__ may raise anything; then the two are not known to be equal
+    except Exception:  # noqa: BLE001 - a user's __eq__ may raise anything: then not known to be equal
         return False

@@ -75,7 +75,7 @@ def run(
         parts.watches, parts.ruled = conditions, ruled
         try:
             runs = parts.run()
-        except Exception as error:  # of the call, or of vmap: what runs next tells which
+        except Exception as error:  # noqa: BLE001 - of the call or of vmap: what runs next tells which
             shadow.restore()
             reason = error
             if isinstance(error, TooManyParts):
@@ -111,11 +111,12 @@ def _ways(group: Group, plan: Plan) -> list[tuple[bool, bool, bool]]:
 def plan_of(group: Group, arguments: Arguments) -> Plan:
     """The plan for calls of this kind: nesting and dtypes of the inputs, modes of the modules."""
     modes = tuple(module.training for _, module in group.reading.modules)
-    kind = (modes, arguments.kind)
+    kind: Any = (modes, arguments.kind)
     try:
-        return group.plans.setdefault(kind, Plan())
+        hash(kind)
     except TypeError:  # a key in the inputs that cannot be hashed
-        return group.plans.setdefault(repr(kind), Plan())
+        kind = repr(kind)
+    return group.plans.setdefault(kind, Plan())
 
 
 def _must_run_alone(group: Group) -> str | None:
