@@ -102,5 +102,5 @@ def per_member(tensor: Tensor) -> list[Any]:
     A tensor that is the same for all members gives one value.
     """
     sink = _Sink()
-    _Read.apply(tensor.detach(), sink)
+    _Read.apply(tensor.detach(), sink)  # type: ignore[no-untyped-call]
     return sink.values

@@ -68,7 +68,7 @@ class Drawing(TorchDispatchMode):
     """
 
     def __init__(self, key: Key, members: Sequence[int], *, several: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         assert several or len(members) == 1
         self._key, self._members, self._several = key, members, several
         self._keys: dict[torch.device, Tensor] = {}
@@ -76,12 +76,12 @@ class Drawing(TorchDispatchMode):
 
     def __enter__(self) -> Drawing:
         _running.append(self)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         _running.remove(self)
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -78,8 +78,18 @@ class Group:
             for slot in self.slots
         ]
         self._homes = homes
+        self._prepare()
+
+    def _prepare(self) -> None:
         self.plain = Exchange(self.reading)
         self.ruled = Exchange(self.reading, forwards_of(self.reading))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("plain", "ruled")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
 
     @property
     def device(self) -> torch.device:

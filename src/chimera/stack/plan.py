@@ -116,7 +116,8 @@ def plan_of(group: Group, arguments: Arguments) -> Plan:
         hash(kind)
     except TypeError:  # a key in the inputs that cannot be hashed
         kind = repr(kind)
-    return group.plans.setdefault(kind, Plan())
+    plan: Plan = group.plans.setdefault(kind, Plan())
+    return plan
 
 
 def _must_run_alone(group: Group) -> str | None:

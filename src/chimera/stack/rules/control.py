@@ -46,7 +46,7 @@ def while_masked(module: While, x: Any) -> Any:
 def _turn(module: While, x: Any, active: Tensor) -> Any:
     leaves, shape = flatten(x)
     borrowed = [
-        torch.where(active, leaf.clone(), _Borrow.apply(leaf.detach(), active))
+        torch.where(active, leaf.clone(), _borrow(leaf.detach(), active))
         if isinstance(leaf, Tensor)
         else leaf
         for leaf in leaves
@@ -113,3 +113,8 @@ class _Borrow(torch.autograd.Function):
             return x.clone(), 0
         lender = active.movedim(in_dims[1], 0).to(torch.int64).argmax()
         return x.index_select(0, lender.expand(size)), 0
+
+
+def _borrow(x: Tensor, active: Tensor) -> Tensor:
+    borrowed: Tensor = _Borrow.apply(x, active)  # type: ignore[no-untyped-call]
+    return borrowed
