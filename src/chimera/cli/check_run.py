@@ -5,6 +5,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -31,7 +32,7 @@ def run(
     network = load_class(source)
     arguments = check_settings(network, read_settings(settings))
     given = _inputs(shapes)
-    findings = find(_made(source, network, arguments), given)
+    findings = [_nearby(finding) for finding in find(_made(source, network, arguments), given)]
     console = Console()
     if form == "json":
         content = [dataclasses.asdict(finding) for finding in findings]
@@ -42,6 +43,13 @@ def run(
         return 0
     failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     return int(any(finding.severity in failing for finding in findings))
+
+
+def _nearby(finding: Finding) -> Finding:
+    """The finding with its file named from the working directory, where it is in it."""
+    if finding.file is None or not Path(finding.file).is_relative_to(Path.cwd()):
+        return finding
+    return dataclasses.replace(finding, file=str(Path(finding.file).relative_to(Path.cwd())))
 
 
 def _inputs(shapes: Sequence[str]) -> Inputs:
@@ -82,7 +90,12 @@ def _print(console: Console, source: str, findings: Sequence[Finding]) -> None:
     counts = dict.fromkeys(SEVERITIES, 0)
     for finding in findings:
         counts[finding.severity] += 1
-    told = ", ".join(f"{count} {severity}" for severity, count in counts.items() if count)
+    told = ", ".join(_counted(severity, count) for severity, count in counts.items() if count)
     console.print(
         f"{source}: {told or 'nothing found'}", markup=False, highlight=False, soft_wrap=True
     )
+
+
+def _counted(severity: str, count: int) -> str:
+    plural = "s" if count > 1 and severity != "info" else ""
+    return f"{count} {severity}{plural}"
