@@ -1,6 +1,9 @@
 """From specifications to shapes to parameters; instances of a factory."""
 
+from chimera.build.builder import build
 from chimera.build.inputs import Inputs, inputs
+from chimera.build.instances import instances
+from chimera.build.shapes import shapes
 from chimera.build.spec import Spec, spec
 
-__all__ = ["Inputs", "Spec", "inputs", "spec"]
+__all__ = ["Inputs", "Spec", "build", "inputs", "instances", "shapes", "spec"]

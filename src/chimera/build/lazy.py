@@ -1,10 +1,11 @@
-"""Lazy modules (``LazyModuleMixin``): which they are, and giving them their shapes.
+"""Making parameters by torch's own means: lazy modules, and modules that draw theirs again.
 
 The public ``initialize_parameters`` of a lazy module makes its parameters. What torch does around
-it on a first call (a check, the removal of two hooks, the change of class) is private to torch and
-stands in this file alone.
+it on a first call (a check, the removal of two hooks, the change of class) is private to torch, as
+is the name ``_reset_parameters`` in some of its modules; both stand in this file alone.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,3 +53,13 @@ def initialize(module: nn.Module, inputs: Inputs) -> None:
             tensor.copy_(values)
     for tensor, device in placed:
         tensor.data = tensor.data.to(device)
+
+
+def reset_method(module: nn.Module) -> Callable[[], object] | None:
+    """The method by which ``module`` draws its parameters again, if it has one."""
+    for name in ("reset_parameters", "_reset_parameters"):
+        method = getattr(module, name, None)
+        if callable(method):
+            found: Callable[[], object] = method
+            return found
+    return None

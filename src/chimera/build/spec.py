@@ -91,19 +91,19 @@ def _axis(position: int, axis: Any) -> Axis:
     return size
 
 
-def resolutions(specs: Iterable[Spec]) -> Iterator[dict[str, int]]:
+def resolutions(specs: Iterable[Spec], taken: Iterable[int] = ()) -> Iterator[dict[str, int]]:
     """Sizes for the free axes of ``specs``, one choice after another, to be tried in order.
 
     First primes, which a layer's width rarely is; then multiples of 64, for networks that halve
     an image again and again; then small ones, for networks that bound a length. No size is that
-    of a fixed axis. Without free axes the one choice is empty.
+    of a fixed axis, or among those ``taken``. Without free axes the one choice is empty.
     """
     specs = list(specs)
     names = list(dict.fromkeys(name for spec in specs for name in spec.free))
     if not names:
         yield {}
         return
-    fixed = {axis for spec in specs for axis in spec.shape if isinstance(axis, int)}
+    fixed = {axis for spec in specs for axis in spec.shape if isinstance(axis, int)} | set(taken)
     for choice in (_primes(37), (64 * odd for odd in count(3, 2)), _primes(3)):
         sizes = islice((size for size in choice if size not in fixed), len(names))
         yield dict(zip(names, sizes, strict=True))

@@ -1,0 +1,65 @@
+"""Several instances of one factory, each under a seed of its own."""
+
+import operator
+import warnings
+from typing import Any
+
+from torch import nn
+
+from chimera.build.builder import furnish, tried
+from chimera.build.construct import Factory, check_factory, construct
+from chimera.build.inputs import as_specified
+from chimera.build.trial import Trial
+from chimera.draws.seeds import as_seed, derive
+from chimera.paths.notice import ChimeraWarning
+from chimera.paths.structure import Reading, difference, read
+
+
+def instances(
+    factory: Factory, n: int, /, *args: Any, seed: int = 0, spec: Any = None, **kwargs: Any
+) -> list[nn.Module]:
+    """``n`` modules made by ``factory(*args, **kwargs)``, plain and independent.
+
+    Instance ``i`` is made under generators that belong to (seed, i): the same call gives the same
+    instances, instance ``i`` is the same whatever ``n`` is, and the caller's generators are left
+    alone.
+
+    Args:
+        factory: a class or a function that makes a module.
+        n: how many.
+        seed: the seed of all; (``args`` and the other ``kwargs`` go to the factory).
+        spec: inputs to build each on, as in ``ch.build``; None leaves lazy modules as they are.
+
+    Raises:
+        TypeError: if ``factory`` makes no modules, or is a module itself; if ``n`` is no int.
+        ValueError: if ``n`` is less than 1.
+        Exception: what the constructor or the build raises, with a note that names the instance.
+    """
+    check_factory(factory, "factory")
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"n must be an int; got {n!r} of type {type(n).__name__}")
+    count = operator.index(n)
+    if count < 1:
+        raise ValueError(f"n must be at least 1; got {count}")
+    seed = as_seed(seed)
+    inputs = None if spec is None else as_specified(spec)
+    made = [construct(factory, args, kwargs, seed, index) for index in range(count)]
+    if inputs is None:
+        return made
+    notes: dict[str, None] = {}
+    known: list[tuple[Reading, Trial]] = []
+    for index, module in enumerate(made):
+        reading = read(module)
+        try:
+            trial = next((trial for of, trial in known if difference(of, reading) is None), None)
+            if trial is None:
+                trial = tried(module, inputs, None, None)
+                known.append((reading, trial))
+            notes.update(dict.fromkeys(furnish(module, trial, derive(seed, "instance", index))))
+        except Exception as error:
+            error.add_note(f"in the build of instance {index}")
+            raise
+    if notes:
+        text = f"instances: in each of {count}: " + "; ".join(notes)
+        warnings.warn(text, ChimeraWarning, stacklevel=2)
+    return made

@@ -1,0 +1,185 @@
+"""Trying a network out, on a copy: its shapes, call by call, and what its forward does to it."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from chimera.build.adopt import Place, plain_tensors
+from chimera.build.datafree import DataFree, is_uninitialized
+from chimera.build.inputs import Inputs
+from chimera.build.record import INPUT, Call, Recorder, origin, pass_on, set_origin, specified
+from chimera.build.spec import Spec, resolutions
+from chimera.build.twin import replica, twin
+from chimera.decide.explore import Condition, Explorer
+from chimera.draws.seeds import derive, forked
+from chimera.paths.notes import one_line, point
+from chimera.paths.walk import first_paths
+
+
+@dataclass
+class Trial:
+    """What trying a network out has shown."""
+
+    net: nn.Module
+    """The copy that ran, its lazy modules initialized."""
+    output: Any
+    """The output, with a ``Spec`` for each tensor."""
+    calls: dict[str, Call]
+    """The first call of each path that was reached."""
+    kept: set[Place]
+    """The plain tensor attributes that forward left in their places."""
+    conditions: list[Condition] = field(default_factory=list)
+    """The conditions on data that were met."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """The size that each free axis had."""
+
+
+def try_shapes(net: nn.Module, inputs: Inputs, dtype: torch.dtype | None = None) -> Trial:
+    """Run a copy of ``net`` without data, once for each outcome of each condition on data.
+
+    Args:
+        net: the network; it stays as it is.
+        inputs: its inputs, a ``Spec`` or a tensor for each; of a tensor only the shape counts.
+        dtype: the dtype that floating tensors of the network and of the inputs are to have.
+
+    Raises:
+        Exception: what the run that came furthest raised, if no run passed, with a note that
+            names the module.
+    """
+    shapes = inputs.map(specified)
+    specs = [leaf for leaf in shapes.leaves() if isinstance(leaf, Spec)]
+    taken = {size for tensor in _own_tensors(net) for size in tensor.shape}
+    first: Exception | None = None
+    for sizes in resolutions(specs, taken):
+        try:
+            return _explore(net, shapes, dtype, sizes)
+        except Exception as error:  # noqa: BLE001  (other sizes may pass; else it is raised)
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def try_example(net: nn.Module, example: Inputs, dtype: torch.dtype | None = None) -> Trial:
+    """Run a copy of ``net`` with its data on real tensors, once.
+
+    Raises:
+        Exception: what the run raises, with a note that names the module.
+    """
+    copy = replica(net)
+    _cast(copy, dtype)
+    run = _Run(copy, Recorder(copy))
+    run(example.map(lambda leaf: _copied(leaf, dtype)))
+    if run.error is not None:
+        raise run.error
+    return Trial(copy, run.output, run.recorder.calls, run.kept)
+
+
+def _explore(
+    net: nn.Module, inputs: Inputs, dtype: torch.dtype | None, sizes: dict[str, int]
+) -> Trial:
+    explorer = Explorer()
+    found: Trial | None = None
+    furthest: _Run | None = None
+    for mode in explorer.runs():
+        copy = twin(net)
+        _cast(copy, dtype)
+        free = DataFree()
+        free.trace = pass_on
+        mode.root, mode.hidden = copy, free.hidden
+        run = _Run(copy, Recorder(copy, free))
+        run(inputs.map(lambda leaf: _meta(leaf, sizes, dtype)), free, mode)
+        if run.error is not None:
+            if furthest is None or run.recorder.finished > furthest.recorder.finished:
+                furthest = run
+            continue
+        mode.passed()
+        if found is None:
+            found = Trial(copy, run.output, run.recorder.calls, run.kept, sizes=sizes)
+        found.kept &= run.kept
+        for path, call in run.recorder.calls.items():
+            found.calls.setdefault(path, call)
+    if found is None:
+        assert furthest is not None
+        assert furthest.error is not None
+        raise furthest.error
+    found.conditions = list(dict.fromkeys(explorer.conditions.values()))
+    return found
+
+
+class _Run:
+    """One run of a copy of a network, quiet, with the caller's generators left alone."""
+
+    def __init__(self, net: nn.Module, recorder: Recorder) -> None:
+        self.net = net
+        self.recorder = recorder
+        self.error: Exception | None = None
+        self.output: Any = None
+        self.kept: set[Place] = set()
+
+    def __call__(self, inputs: Inputs, *modes: AbstractContextManager[Any]) -> None:
+        before = dict(plain_tensors(self.net))
+        with ExitStack() as stack, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stack.enter_context(forked(derive(0, "trial")))
+            for mode in modes:
+                stack.enter_context(mode)
+            try:
+                output = self.net(*inputs.args, **inputs.kwargs)
+            except Exception as error:  # noqa: BLE001  (whatever a forward raises; see _explore)
+                self.error = error
+        if self.error is not None:
+            point(self.error, self.net, self._maker)
+            return
+        self.output = specified(output)
+        after = dict(plain_tensors(self.net))
+        self.kept = {place for place, tensor in before.items() if after.get(place) is tensor}
+
+    def _maker(self, tensor: torch.Tensor) -> str | None:
+        path = origin(tensor)
+        if path is None or path == INPUT:
+            return path
+        return f"{path or 'the root'}, {one_line(self.net.get_submodule(path))}"
+
+
+def _own_tensors(net: nn.Module) -> Iterator[torch.Tensor]:
+    for tensor in (*net.parameters(), *net.buffers()):
+        if not is_uninitialized(tensor):
+            yield tensor
+
+
+def _meta(leaf: Any, sizes: dict[str, int], dtype: torch.dtype | None) -> Any:
+    """A tensor without data for a specification."""
+    if not isinstance(leaf, Spec):
+        return leaf
+    made = torch.empty(leaf.sized(sizes), dtype=_casted(leaf.dtype, dtype), device="meta")
+    set_origin(made, INPUT)
+    return made
+
+
+def _copied(leaf: Any, dtype: torch.dtype | None) -> Any:
+    """A copy of a tensor."""
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    copy = leaf.detach().to(dtype=_casted(leaf.dtype, dtype), copy=True)
+    set_origin(copy, INPUT)
+    return copy.requires_grad_(leaf.requires_grad)
+
+
+def _casted(found: torch.dtype, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype is not None and found.is_floating_point else found
+
+
+def _cast(net: nn.Module, dtype: torch.dtype | None) -> None:
+    """Cast the floating tensors of ``net``, plain attributes too."""
+    if dtype is None:
+        return
+    net.to(dtype)
+    modules = {path: module for module, path in first_paths(net).items()}
+    for (path, name), tensor in list(plain_tensors(net)):
+        if tensor.is_floating_point():
+            modules[path].__dict__[name] = tensor.detach().to(dtype)
