@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import chimera as ch
+from chimera.build.adopt import adopt
 from chimera.stack.files import load, save
+from chimera.stack.members import row_of, runs
+from chimera.store import TensorFile, write_tensors
 
 
 class Extra(nn.Module):
@@ -139,8 +142,11 @@ def test_lazy_networks_take_the_shapes_of_the_file(tmp_path: Path):
     net, x = lazy(), torch.randn(4, 2, 5, 5)
     net(x)
     save(net, tmp_path / "net")
+    random = torch.random.get_rng_state()
     other = load(tmp_path / "net", into=lazy)
+    assert torch.equal(torch.random.get_rng_state(), random)
     assert bits(other) == bits(net)
+    assert repr(other) == repr(net)
     assert torch.equal(other.eval()(x), net.eval()(x))
 
 
@@ -231,13 +237,78 @@ def test_a_load_that_fails_late_leaves_the_module_as_it_was(tmp_path: Path):
     assert other[1].weight.shape == (2, 7)
 
 
-def test_plain_tensors_are_not_saved_silently(tmp_path: Path):
-    net = nn.Sequential(nn.Linear(2, 2))
-    net[0].constant = torch.ones(2)
-    with pytest.warns(
-        ch.ChimeraWarning, match=r"0.constant: kept as plain attributes, so not saved"
-    ):
-        save(net, tmp_path / "net")
+class Plain(nn.Module):
+    """What state_dict forgets: a constant, a tensor in a dict, a layer in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.constant = torch.randn(2)
+        self.table = {"a": torch.randn(2)}
+        self.layers = [nn.Linear(2, 2), nn.BatchNorm1d(2)]
+        self.layers[0].register_buffer("passing", torch.randn(1), persistent=False)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.linear(x) * self.constant + self.table["a"]
+
+
+def test_what_state_dict_forgets_comes_back(tmp_path: Path):
+    net, x = Plain().eval(), torch.randn(3, 2)
+    save(net, tmp_path / "net")
+    assert "constant" not in net.state_dict()
+    other = load(tmp_path / "net", into=Plain).eval()
+    assert torch.equal(other(x), net(x))
+
+
+def test_what_state_dict_forgets_is_put_back_when_a_load_fails(tmp_path: Path):
+    save(nn.ModuleList([Plain(), Extra("planted")]), tmp_path / "net")
+    other = nn.ModuleList([Plain().eval(), Extra("mine")])
+    x = torch.randn(3, 2)
+    before = other[0](x)
+    with pytest.raises(KeyError, match="planted"):
+        load(tmp_path / "net", into=other)
+    assert torch.equal(other[0](x), before)
+
+
+class Fixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.constant = torch.randn(2)
+
+
+def adopted() -> Fixed:
+    net = Fixed()
+    adopt(net, [("", "constant")])
+    assert "constant" in net.state_dict()
+    return net
+
+
+@pytest.mark.parametrize("before", [Fixed, adopted])
+@pytest.mark.parametrize("after", [Fixed, adopted])
+def test_a_constant_comes_back_adopted_or_not(tmp_path: Path, before, after):
+    net, other = before(), after()
+    save(net, tmp_path / "net")
+    assert torch.equal(load(tmp_path / "net", into=other).constant, net.constant)
+
+
+def test_a_file_without_an_adopted_constant_is_accepted_and_said(tmp_path: Path):
+    save(nn.Module(), tmp_path / "net")
+    other = adopted()
+    before = other.constant.clone()
+    with pytest.warns(ch.ChimeraWarning, match="lacks constant, plain tensors that build adopted"):
+        load(tmp_path / "net", into=other)
+    assert torch.equal(other.constant, before)
+
+
+def test_what_has_no_place_is_said(tmp_path: Path):
+    net, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    net.last = torch.ones(3)
+    save(net, tmp_path / "net")
+    with pytest.warns(ch.ChimeraWarning, match=r"holds last, kept outside of state_dict"):
+        load(tmp_path / "net", into=other)
+    assert bits(other) == bits(net)
 
 
 def test_what_is_no_module_is_refused(tmp_path: Path):
@@ -262,8 +333,162 @@ def test_a_damaged_file_changes_nothing(tmp_path: Path):
 
 
 def test_a_file_of_a_newer_format_is_refused(tmp_path: Path):
-    from chimera.store import write_tensors
-
     write_tensors(tmp_path / "net", {}, json.loads('{"format": 2}'))
     with pytest.raises(ch.CheckpointError, match="is of format 2, this version reads 1"):
         load(tmp_path / "net", into=nn.ReLU())
+
+
+class OwnLazy(nn.modules.lazy.LazyModuleMixin, nn.Module):
+    """A lazy class of a user's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.UninitializedParameter()
+
+    def initialize_parameters(self, x):
+        if self.has_uninitialized_params():
+            self.scale.materialize((3 * x.shape[-1],))
+
+    def forward(self, x):
+        return x.repeat(1, 3) * self.scale
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_lazy_class_of_ones_own_takes_the_shapes_of_the_file(tmp_path: Path):
+    net, x = OwnLazy(), torch.ones(1, 2)
+    net(x)
+    nn.init.normal_(net.scale)
+    save(net, tmp_path / "net")
+    assert torch.equal(load(tmp_path / "net", into=OwnLazy)(x), net(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.LazyConv1d(4, 3, groups=2), (2, 6, 8)),
+        (lambda: nn.LazyConv3d(4, 3), (2, 5, 4, 4, 4)),
+        (lambda: nn.LazyConvTranspose2d(6, 3, groups=3), (2, 9, 4, 4)),
+        (lambda: nn.LazyBatchNorm3d(), (2, 5, 2, 2, 2)),
+        (lambda: nn.LazyBatchNorm1d(affine=False), (3, 5)),
+        (lambda: nn.LazyInstanceNorm2d(affine=True), (2, 5, 3, 3)),
+    ],
+)
+def test_every_lazy_layer_becomes_what_it_was(tmp_path: Path, make, shape):
+    net, x = make(), torch.randn(shape)
+    net(x)
+    save(net, tmp_path / "net")
+    other = load(tmp_path / "net", into=make)
+    assert repr(other) == repr(net)
+    assert torch.equal(other.eval()(x), net.eval()(x))
+
+
+# --- stacks
+
+
+class Member(nn.Module):
+    """Ties, batch statistics, a constant, a hidden layer and an extra state."""
+
+    def __init__(self, width: int = 3):
+        super().__init__()
+        self.a = nn.Linear(2, width)
+        self.b = nn.Linear(2, width)
+        self.b.weight = self.a.weight
+        self.again = self.a
+        self.norm = nn.BatchNorm1d(width)
+        self.hidden = [nn.Linear(width, 1)]
+        self.constant = torch.randn(width)
+        self.register_buffer("passing", torch.ones(2), persistent=False)
+
+    def get_extra_state(self):
+        return {"width": len(self.constant)}
+
+    def set_extra_state(self, state):
+        assert state["width"] == len(self.constant)
+
+    def forward(self, x):
+        return self.hidden[0](self.norm(self.a(x) + self.b(x) + self.again(x)) * self.constant)
+
+
+def stack_of(widths: list[int], seed: int) -> ch.Stack:
+    torch.manual_seed(seed)
+    return ch.Stack([Member(width) for width in widths])
+
+
+@pytest.mark.parametrize("widths", [[3, 3, 3], [3, 4, 3, 4, 3], [4, 4, 3]])
+def test_a_stack_comes_back_bit_for_bit(tmp_path: Path, widths):
+    stack, other = stack_of(widths, 0), stack_of(widths, 1)
+    save(stack, tmp_path / "stack")
+    x = torch.randn(5, 2)
+    assert not torch.equal(other.eval()(x), stack.eval()(x))
+    assert load(tmp_path / "stack", into=other) is other
+    assert bits(other) == bits(stack)
+    assert torch.equal(other(x), stack(x))
+    names = {n: tuple(t.shape) for n, t in TensorFile(tmp_path / "stack").entries.items()}
+    assert names == {n: tuple(t.shape) for n, t in stack.state_dict().items()}
+
+
+@pytest.mark.parametrize("widths", [[3, 3, 3], [3, 4, 3, 4, 3], [4, 4, 3]])
+def test_each_member_is_loaded_into_a_plain_module(tmp_path: Path, widths):
+    stack, x = stack_of(widths, 0), torch.randn(5, 2)
+    stack(x)  # batch statistics move
+    save(stack, tmp_path / "stack")
+    stack.eval()
+    for member, width in enumerate(widths):
+        one = load(tmp_path / "stack", into=lambda width=width: Member(width), member=member)
+        assert one.b.weight is one.a.weight
+        assert bits(one) == bits(stack[member])
+        assert torch.equal(one.eval()(x), stack[member](x))
+
+
+def test_a_member_is_read_without_the_others(tmp_path: Path):
+    stack = ch.Stack([nn.Linear(2, 100) for _ in range(50)])
+    save(stack, tmp_path / "stack")
+    content = bytearray((tmp_path / "stack").read_bytes())
+    row = stack[7].weight.detach().numpy().tobytes()
+    content[content.find(row) + 5] ^= 1
+    (tmp_path / "stack").write_bytes(content)
+    for member in (6, 8):
+        assert bits(load(tmp_path / "stack", nn.Linear(2, 100), member)) == bits(stack[member])
+    with pytest.raises(ch.CheckpointError, match=r"damaged: row 7 of groups.0 has changed"):
+        load(tmp_path / "stack", nn.Linear(2, 100), member=7)
+
+
+def test_members_without_tensors_are_loaded(tmp_path: Path):
+    save(ch.Stack([nn.ReLU(), nn.Linear(1, 1)]), tmp_path / "stack")
+    load(tmp_path / "stack", into=nn.ReLU(), member=0)
+
+
+def test_members_and_stacks_that_do_not_fit_are_refused(tmp_path: Path):
+    save(stack_of([3, 4, 3], 0), tmp_path / "stack")
+    save(nn.Linear(2, 2), tmp_path / "net")
+    for call, error, said in [
+        (lambda: load(tmp_path / "stack", Member()), ValueError, "say which member"),
+        (lambda: load(tmp_path / "stack", Member(), 3), ValueError, "members 0 to 2, got 3"),
+        (lambda: load(tmp_path / "stack", Member(), -1), ValueError, "members 0 to 2, got -1"),
+        (lambda: load(tmp_path / "net", nn.Linear(2, 2), 0), ValueError, "holds one module"),
+        (lambda: load(tmp_path / "net", stack_of([3], 0)), ValueError, "stack\\[i\\]"),
+        (lambda: load(tmp_path / "stack", stack_of([3], 0), 0), ValueError, "into a plain module"),
+        (lambda: load(tmp_path / "stack", Member(), 1), ch.CheckpointError, "does not fit"),
+        (
+            lambda: load(tmp_path / "stack", stack_of([3, 3, 4], 0)),
+            ch.CheckpointError,
+            "3 members in 2 groups are others",
+        ),
+    ]:
+        with pytest.raises(error, match=said):
+            call()
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=12))
+def test_runs_give_every_id_its_place(ids):
+    found = runs(ids)
+    for id_ in range(-2, 33):
+        place = row_of(found, id_)
+        assert (place is None) is (id_ not in ids)
+        if place is not None:
+            assert ids[place] == id_
+
+
+def test_runs_are_few():
+    assert runs(list(range(1000))) == [[0, 1, 1000]]
+    assert runs(list(range(1, 1000, 3))) == [[1, 3, 333]]

@@ -1,7 +1,10 @@
-"""What of a module goes into a file: each tensor once, the ties, and what else JSON can say."""
+"""What of a module goes into a file: each tensor once, the ties, and what else JSON can say.
+
+That is what ``state_dict`` holds, and what it forgets: tensors in plain attributes, and the modules
+and tensors in plain containers. Those are the *unregistered* ones.
+"""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,39 +12,65 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from chimera.paths.walk import join
+from chimera.paths.structure import Slot, read
 
 
 @dataclass
 class Contents:
-    """A ``state_dict`` taken apart: ``tensors``, each distinct one once under its first name;
-    ``ties``, from every other name of it to that; ``extra``, the values that are no tensors."""
+    """What a file holds of a module.
+
+    Attributes:
+        tensors: each distinct one once, under its first name.
+        ties: from every other name of a tensor to its first.
+        extra: what ``state_dict`` holds that is no tensor.
+        unregistered: the names that ``state_dict`` does not have.
+    """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    unregistered: list[str] = field(default_factory=list)
+
+    def named(self) -> dict[str, Tensor]:
+        """Every tensor under every name of it."""
+        return self.tensors | {name: self.tensors[first] for name, first in self.ties.items()}
 
 
 def contents(module: nn.Module) -> Contents:
-    """The contents of ``module.state_dict()``.
+    """What of ``module`` goes into a file.
 
     Raises ValueError where it holds an uninitialized tensor, one on the meta device, or an extra
     state that JSON cannot give back as it was.
     """
     found = Contents()
     first: dict[object, str] = {}
-    for name, value in module.state_dict(keep_vars=True).items():
-        if not isinstance(value, Tensor):
-            found.extra[name] = _as_json(name, value)
-            continue
-        _check_valued(name, value)
-        identity = tensor_identity(value)
+
+    def add(name: str, tensor: Tensor) -> None:
+        _check_valued(name, tensor)
+        identity = tensor_identity(tensor)
         if identity in first:
             found.ties[name] = first[identity]
         else:
             first[identity] = name
-            found.tensors[name] = value.detach()
+            found.tensors[name] = tensor.detach()
+
+    state = module.state_dict(keep_vars=True)
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            add(name, value)
+        else:
+            found.extra[name] = as_json(name, value)
+    for slot in unregistered(module):
+        if tensor_identity(slot.tensor) not in first:
+            add(slot.path, slot.tensor)
+            found.unregistered.append(slot.path)
     return found
+
+
+def unregistered(module: nn.Module) -> list[Slot]:
+    """The tensors of ``module`` that stand only where ``state_dict`` does not look."""
+    slots = [slot for slot in read(module).slots if slot.hidden or slot.kind == "attribute"]
+    return [slot for slot in slots if slot.persistent]
 
 
 def tensor_identity(tensor: Tensor) -> object:
@@ -59,14 +88,6 @@ def tensor_identity(tensor: Tensor) -> object:
     )
 
 
-def plain_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The tensors kept as plain attributes, by name: no ``state_dict`` holds them."""
-    for path, part in module.named_modules():
-        for name, value in vars(part).items():
-            if isinstance(value, Tensor):
-                yield join(path, name), value
-
-
 def _check_valued(name: str, tensor: Tensor) -> None:
     if is_lazy(tensor):
         raise ValueError(
@@ -77,7 +98,8 @@ def _check_valued(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name!r} is on the meta device, where tensors have no values to save")
 
 
-def _as_json(name: str, value: Any) -> Any:
+def as_json(name: str, value: Any) -> Any:
+    """``value`` if JSON gives it back as it is; ValueError if not."""
     try:
         back = json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:

@@ -1,20 +1,25 @@
 """Saving and loading any module: safetensors, with what else is known as JSON in its header.
 
-A file holds what ``state_dict`` holds: each tensor once, ties recorded, extra states as JSON, and
-digests, so that what was damaged is never loaded. Loading runs no code from the file.
+A file holds each tensor once, ties recorded, extra states as JSON, and digests, so that what was
+damaged is never loaded. Loading runs no code from the file. A Stack's file holds its stacked
+tensors under ``groups.<g>.<path>``, members on the leading axis, and the ids of the members, so
+that one of them can be read without the others.
 """
 
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from chimera.build.adopt import report_of
 from chimera.paths.notice import ChimeraWarning
-from chimera.stack.contents import Contents, contents, plain_tensors, tensor_identity
+from chimera.stack.contents import Contents, contents
+from chimera.stack.members import described, fits, one_member
 from chimera.stack.restore import Differences, restore
+from chimera.stack.stack import Stack
 from chimera.store import CheckpointError, TensorFile, write_tensors
 
 _FORMAT = 1
@@ -23,34 +28,38 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def save(module: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write ``module`` to the file ``path``, whole or not at all.
+    """Write a module or a Stack to the file ``path``, whole or not at all.
 
     The file is safetensors: every parameter and persistent buffer under its name in
-    ``state_dict()``. Tied tensors are stored once and the ties recorded.
+    ``state_dict()``, and every tensor in a plain attribute or container, which ``state_dict()``
+    forgets, under its path. Tied tensors are stored once and the ties recorded.
 
     Args:
         module: any module. Its extra states (``get_extra_state``) must be what JSON can give back.
         path: the file; one that is there is replaced.
 
     Raises:
+        TypeError: ``module`` is no module.
         ValueError: ``module`` is not built yet, or holds what a file cannot; ``path`` is no plain
             file or its directory does not exist.
         OSError: the disk refuses.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: expected a module, got {type(module).__name__}")
+    meta: dict[str, Any] = {"format": _FORMAT, "class": type(module).__qualname__}
+    if isinstance(module, Stack):
+        groups = described(module)
+        tensors = dict(module.state_dict())
+        rows = {
+            f"groups.{g}": names
+            for g in range(len(groups))
+            if (names := [name for name in tensors if name.startswith(f"groups.{g}.")])
+        }
+        write_tensors(path, tensors, meta | {"groups": groups}, rows)
+        return
     held = contents(module)
-    saved = {tensor_identity(tensor) for tensor in held.tensors.values()}
-    left = [name for name, tensor in plain_tensors(module) if tensor_identity(tensor) not in saved]
-    if left:
-        warnings.warn(
-            f"{', '.join(left)}: kept as plain attributes, so not saved. Register them as buffers "
-            "(ch.build does it for constants)",
-            ChimeraWarning,
-            stacklevel=2,
-        )
-    meta = {"format": _FORMAT, "kind": "module", "class": type(module).__qualname__}
-    write_tensors(path, held.tensors, meta | {"ties": held.ties, "extra": held.extra})
+    meta |= {"ties": held.ties, "extra": held.extra, "unregistered": held.unregistered}
+    write_tensors(path, held.tensors, meta)
 
 
 def load(
@@ -63,17 +72,22 @@ def load(
 
     Args:
         path: the file.
-        into: a module, or a factory of one (a class, a function without arguments). Uninitialized
-            parameters take the shapes of the file; other shapes, and dtypes, must agree. A load
-            that fails leaves it as it was.
+        into: a module, a Stack, or a factory of one (a class, a function without arguments).
+            Uninitialized parameters take the shapes of the file; other shapes, and dtypes, must
+            agree. A load that fails leaves it as it was.
+        member: of a Stack's file, the id of the member to load into a plain module. Only its own
+            rows are read.
         strict: whether a name that is only in the file, or only in ``into``, is an error. If not,
-            they are listed in a `ChimeraWarning`.
+            they are listed in a `ChimeraWarning`. Buffers that `build` made of plain tensors may
+            be missing in either case, and are listed.
 
     Returns:
         ``into``, or what the factory made.
 
     Raises:
         CheckpointError: the file is damaged, is not one of `save`, or does not fit ``into``.
+        ValueError: ``member`` is missing, not in the file, or given where there are no members.
+        TypeError: ``into`` is neither a module nor a factory of one.
     """
     file = TensorFile(path)
     meta = file.meta
@@ -81,11 +95,11 @@ def load(
         raise CheckpointError(
             f"{file.path}: is of format {meta.get('format')!r}, this version reads {_FORMAT}"
         )
-    held = Contents(file.read(), meta["ties"], meta["extra"])
     module = _made(into)
+    held = _held(file, module, member)
 
     def accept(differences: Differences) -> None:
-        _judge(differences, file.path, strict)
+        _judge(differences, module, file.path, strict)
 
     restore(module, held, file.path, accept)
     return module
@@ -102,20 +116,57 @@ def _made(into: M | Callable[[], M]) -> M:
     return made
 
 
-def _judge(differences: Differences, path: Path, strict: bool) -> None:
-    said = []
-    if differences.missing:
-        said.append(f"lacks {_listed(differences.missing)}")
-    if differences.unknown:
-        said.append(f"holds {_listed(differences.unknown)}, unknown to `into`")
-    if said and strict:
-        raise CheckpointError(
-            f"{path}: {' and '.join(said)}. Use strict=False to load what both have"
+def _held(file: TensorFile, module: nn.Module, member: int | None) -> Contents:
+    """What of the file is meant for ``module``."""
+    groups = file.meta.get("groups")
+    if groups is None:
+        if member is not None:
+            raise ValueError(f"member: {file.path} holds one module, not a Stack; leave it out")
+        if isinstance(module, Stack):
+            raise ValueError(
+                f"into: {file.path} holds one module; load it with into=stack[i], then write "
+                "stack[i] back"
+            )
+        meta = file.meta
+        return Contents(file.read(), meta["ties"], meta["extra"], meta["unregistered"])
+    if isinstance(module, Stack):
+        if member is not None:
+            raise ValueError(
+                "member: a member is loaded into a plain module, and `into` is a Stack"
+            )
+        fits(groups, module, file.path)
+        return Contents(file.read())
+    if member is None:
+        raise ValueError(
+            f"member: {file.path} holds a Stack; say which member to load, or let `into` be a Stack"
         )
+    return one_member(file, groups, member)
+
+
+def _judge(differences: Differences, module: nn.Module, path: Path, strict: bool) -> None:
+    adopted = {line.partition(": ")[0] for line in report_of(module)}
+    lacking = [name for name in differences.missing if name not in adopted]
+    wrong = []
+    if lacking:
+        wrong.append(f"lacks {_listed(lacking)}")
+    if differences.unknown:
+        wrong.append(f"holds {_listed(differences.unknown)}, unknown to `into`")
+    if wrong and strict:
+        raise CheckpointError(
+            f"{path}: {' and '.join(wrong)}. Use strict=False to load what both have"
+        )
+    kept = sorted(adopted.intersection(differences.missing))
+    if kept:
+        wrong.append(f"lacks {_listed(kept)}, plain tensors that build adopted: they stay as built")
     if differences.untied:
-        said.append(f"ties what `into` keeps apart: {_listed(differences.untied)}")
-    if said:
-        warnings.warn(f"{path}: {' and '.join(said)}", ChimeraWarning, stacklevel=4)
+        wrong.append(f"ties what `into` keeps apart: {_listed(differences.untied)}")
+    if differences.homeless:
+        wrong.append(
+            f"holds {_listed(differences.homeless)}, kept outside of state_dict, for which `into` "
+            "has no place"
+        )
+    if wrong:
+        warnings.warn(f"{path}: {' and '.join(wrong)}", ChimeraWarning, stacklevel=5)
 
 
 def _listed(names: list[str]) -> str:

@@ -10,17 +10,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from chimera.stack.contents import Contents, tensor_identity
+from chimera.paths.structure import read
+from chimera.stack.contents import Contents, tensor_identity, unregistered
+from chimera.stack.lazies import shape_lazy
 from chimera.store import CheckpointError
 
 
 @dataclass
 class Differences:
-    """The names that a module and a file do not share, and ties of the file that it has not."""
+    """How a module and a file differ.
+
+    Attributes:
+        missing: names that only the module has.
+        unknown: names that only the file has.
+        untied: ties of the file that the module has not.
+        homeless: unregistered tensors of the file that the module has no place for.
+    """
 
     missing: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     untied: list[str] = field(default_factory=list)
+    homeless: list[str] = field(default_factory=list)
 
 
 def restore(
@@ -43,22 +53,31 @@ def restore(
         CheckpointError: a shape or dtype differs, tensors that are one in ``module`` are two
             in the file, or torch refuses to load.
     """
-    state: dict[str, Any] = dict(given.tensors)
-    state |= {name: given.tensors[stored] for name, stored in given.ties.items()}
+    own: dict[str, Any] = module.state_dict(keep_vars=True)
+    named = given.named()
+    homes = {slot.path: slot.tensor for slot in unregistered(module) if slot.path not in own}
+    outside = {name: tensor for name, tensor in named.items() if name in homes}
+    homeless = [name for name in given.unregistered if name not in own and name not in homes]
+    state = {name: t for name, t in named.items() if name not in outside and name not in homeless}
     state |= given.extra
-    own = module.state_dict(keep_vars=True)
-    _check_fit(own, state, path)
-    _check_ties(own, state, path)
+    _check_fit(own | homes, state | outside, path)
+    _check_ties(own | homes, state | outside, path)
     with _unchanged_on_failure(module):
+        shape_lazy(module, named)
         try:
             result = module.load_state_dict(state, strict=False)
         except RuntimeError as error:
             raise CheckpointError(f"{path}: cannot be loaded: {error}") from error
+        with torch.no_grad():
+            for name, tensor in outside.items():
+                homes[name].copy_(tensor)
+        own = module.state_dict(keep_vars=True) | homes
         accept(
             Differences(
                 sorted(result.missing_keys),
                 sorted(result.unexpected_keys),
                 _ties_not_in(own, given),
+                sorted(homeless),
             )
         )
 
@@ -120,8 +139,7 @@ def _ties_not_in(own: dict[str, Any], given: Contents) -> list[str]:
 def _unchanged_on_failure(module: nn.Module) -> Iterator[None]:
     """Put every part of ``module`` back as it was when the block raises."""
     parts = [(part, type(part), _shallow(vars(part))) for part in module.modules()]
-    found = (tensor for part in module.modules() for tensor in _tensors_of(part))
-    tensors = {id(tensor): tensor for tensor in found}.values()
+    tensors = [slot.tensor for slot in read(module).slots]
     values = [(t, type(t), None if is_lazy(t) else t.data.clone()) for t in tensors]
     try:
         yield
@@ -136,12 +154,6 @@ def _unchanged_on_failure(module: nn.Module) -> Iterator[None]:
             else:
                 tensor.data.copy_(value)
         raise
-
-
-def _tensors_of(part: nn.Module) -> Iterator[Tensor]:
-    yield from part.parameters(recurse=False)
-    yield from part.buffers(recurse=False)
-    yield from (value for value in vars(part).values() if isinstance(value, Tensor))
 
 
 def _shallow(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
