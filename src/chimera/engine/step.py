@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chimera.build.inputs import as_inputs
 from chimera.draws.mode import Key, overridden
-from chimera.optim.base import Optimizer
+from chimera.optim.optimizer import Optimizer
 from chimera.stack.each import arguments
 from chimera.stack.explain import Explanation
 from chimera.stack.outputs import merge
@@ -45,7 +45,7 @@ class TrainStep:
         key = overridden(Key(stack.seed, self.optimizer.steps))
         losses = _checked(merge(stack.run(self._loss_of, known, key)), len(stack))
         self.optimizer.zero_grad()
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()
         self.optimizer.step()
         return losses.detach()
 

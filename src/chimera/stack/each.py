@@ -65,6 +65,15 @@ class Arguments:
         args, kwargs = self.shape.rebuild(leaves)
         return args, kwargs
 
+    def of_member(self, position: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """``(args, kwargs)`` of the member at ``position``."""
+        return self.rebuild(
+            [
+                leaf[position] if own else leaf
+                for leaf, own in zip(self.leaves, self.own, strict=True)
+            ]
+        )
+
     def copies(self, position: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """``(args, kwargs)`` of the member at ``position``, in tensors of its own."""
         return self.rebuild(

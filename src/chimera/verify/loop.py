@@ -1,0 +1,186 @@
+"""The members alone, one after the other: what a Stack is held against."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chimera.draws.mode import Key, randomness
+from chimera.paths.nest import flatten, leaf_names
+from chimera.paths.slots import with_tensors
+from chimera.paths.structure import read
+from chimera.stack.each import Arguments
+
+Objective = Callable[[Any, tuple[Any, ...]], Tensor]
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one forward and backward of all members gave, tensors by name.
+
+    Attributes:
+        outputs: every tensor of the outputs ``[members, ...]``.
+        inputs: gradients of the inputs; those that members share have no member axis.
+        gradients: of the parameters, by path ``[members with that path, ...]``; a list where
+            shapes differ.
+        buffers: by path, likewise.
+    """
+
+    outputs: dict[str, Any]
+    inputs: dict[str, Tensor]
+    gradients: dict[str, Any]
+    buffers: dict[str, Any]
+
+
+def directions(output: Any) -> list[Tensor]:
+    """For every floating tensor in one member's output a fixed direction to differentiate along.
+
+    Random, the same for every member and dtype: a plain sum would hide what a softmax computes.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+        for leaf in flatten(output)[0]
+        if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point
+    ]
+
+
+def along(output: Any) -> Tensor:
+    """The output's floating tensors, weighted by ``directions`` and summed."""
+    leaves = [
+        leaf
+        for leaf in flatten(output)[0]
+        if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point
+    ]
+    parts = [
+        (leaf * way.to(leaf)).sum() for leaf, way in zip(leaves, directions(output), strict=True)
+    ]
+    return torch.stack([part.double() for part in parts]).sum() if parts else torch.zeros(())
+
+
+def named_outputs(outputs: Sequence[Any]) -> dict[str, Any]:
+    """Every leaf of the members' outputs: a stacked tensor, a list where shapes differ."""
+    found: dict[str, list[Any]] = {}
+    for output in outputs:
+        leaves, shape = flatten(output)
+        for name, leaf in zip(leaf_names(shape, "output"), leaves, strict=True):
+            found.setdefault(name, []).append(leaf)
+    return {name: stacked(values) for name, values in found.items()}
+
+
+def stacked(values: list[Any]) -> Any:
+    """Tensors of one shape as one; anything else as it is."""
+    if all(isinstance(value, Tensor) for value in values):
+        if len({value.shape for value in values}) == 1:
+            return torch.stack([value.detach() for value in values])
+        return [value.detach() for value in values]
+    return values
+
+
+def run_loop(
+    modules: Sequence[nn.Module],
+    members: Sequence[int],
+    given: Arguments,
+    objective: Objective,
+    key: Key,
+    dtype: torch.dtype | None = None,
+    nudge: bool = False,
+) -> Taken:
+    """One forward and backward of copies of the modules, each alone under its own draws.
+
+    Args:
+        modules: the members.
+        members: their ids.
+        given: arguments ``(inputs, named, targets)`` of all members.
+        objective: what to differentiate, of one member's output and targets.
+        key: of the draws.
+        dtype: to compute in; None leaves the modules' own.
+        nudge: move weights and inputs by one unit in the last place, up or down.
+    """
+    leaves = [_input(leaf, dtype, nudge) for leaf in given.leaves]
+    known = Arguments(leaves, given.own, given.shape)
+    outputs: list[Any] = []
+    gradients: dict[str, list[Tensor]] = {}
+    buffers: dict[str, list[Tensor]] = {}
+    for place, (module, member) in enumerate(zip(modules, members, strict=True)):
+        alone = copy.deepcopy(module) if dtype is None else cast(module, dtype)
+        if nudge:
+            _nudge(alone)
+        args, _ = known.of_member(place)
+        inputs, named, targets = args
+        with randomness(seed=key.seed, member=member, step=key.step, call=key.call):
+            output = alone(*inputs, **named)
+            value = objective(output, targets)
+        if value.requires_grad:
+            value.backward()
+        outputs.append(output)
+        for name, parameter in alone.named_parameters():
+            gradients.setdefault(name, []).append(gradient(parameter))
+        for name, buffer in alone.named_buffers():
+            buffers.setdefault(name, []).append(buffer)
+    return Taken(
+        named_outputs(outputs),
+        input_gradients(leaves),
+        {name: stacked(values) for name, values in gradients.items()},
+        {name: stacked(values) for name, values in buffers.items()},
+    )
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a module in another floating dtype, its plain tensor attributes too."""
+    tensors = []
+    for slot in read(module).slots:
+        tensor = slot.tensor.detach().clone()
+        tensor = tensor.to(dtype) if tensor.dtype.is_floating_point else tensor
+        if isinstance(slot.tensor, nn.Parameter):
+            tensor = nn.Parameter(tensor, requires_grad=slot.tensor.requires_grad)
+        tensors.append(tensor)
+    return with_tensors(module, tensors)
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def input_gradients(leaves: Sequence[Any]) -> dict[str, Tensor]:
+    """The gradients of the inputs that take one, by their place among the arguments."""
+    return {
+        f"argument {i}": gradient(leaf)
+        for i, leaf in enumerate(leaves)
+        if isinstance(leaf, Tensor) and leaf.requires_grad
+    }
+
+
+def watched(given: Arguments) -> Arguments:
+    """The arguments in tensors of their own, of which every floating one takes a gradient."""
+    return Arguments([_input(leaf, None, False) for leaf in given.leaves], given.own, given.shape)
+
+
+def _input(leaf: Any, dtype: torch.dtype | None, nudge: bool) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    leaf = leaf.detach().clone()
+    if not leaf.dtype.is_floating_point:
+        return leaf
+    if nudge:
+        leaf = _moved(leaf)
+    return leaf.to(dtype or leaf.dtype).requires_grad_()
+
+
+def _nudge(module: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dtype.is_floating_point:
+                parameter.copy_(_moved(parameter))
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    """Every number one unit in the last place up or down, by a fixed pattern of coin flips."""
+    generator = torch.Generator().manual_seed(0)
+    up = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.device) * 2 - 1
+    return torch.nextafter(tensor, up.to(tensor.dtype) * float("inf"))
