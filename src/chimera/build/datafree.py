@@ -10,6 +10,7 @@ Under the mode ``DataFree``
 - moving a tensor to a device moves nothing.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,8 @@ class DataFree(TorchFunctionMode):
         """Whether calls go through as they are."""
         self.trace: Callable[[list[torch.Tensor], Any], None] | None = None
         """Told the tensors that went into a call, and what came out."""
+        self.reads_values = False
+        """Whether a shape came from the values of a mask."""
         self._written: dict[int, torch.UntypedStorage] = {}
 
     def hidden(self, tensor: torch.Tensor) -> bool:
@@ -112,7 +115,9 @@ class DataFree(TorchFunctionMode):
         """The call where some tensors have data and some have none."""
         first = args[0] if args else None
         if func in _INDEXES:
-            args = (args[0], _masks_as_indices(args[1], self.hidden), *args[2:])
+            index = _masks_as_indices(args[1], self.hidden)
+            self.reads_values |= index is not args[1]
+            args = (args[0], index, *args[2:])
         on_meta_args, on_meta_named = map_leaves(_on_meta, (args, named))
         result = called(func, on_meta_args, on_meta_named)
         if func in _WRITES_STATISTICS:
@@ -192,4 +197,4 @@ def _masks_as_indices(index: Any, hidden: Callable[[torch.Tensor], bool]) -> Any
             found.extend(part.nonzero(as_tuple=True))
         else:
             found.append(part)
-    return tuple(found)
+    return index if all(map(operator.is_, found, parts)) else tuple(found)

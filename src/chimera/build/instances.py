@@ -8,11 +8,12 @@ from torch import nn
 
 from chimera.build.builder import furnish, tried
 from chimera.build.construct import Factory, check_factory, construct
-from chimera.build.inputs import as_specified
+from chimera.build.inputs import Inputs, as_specified
+from chimera.build.lazy import structure
 from chimera.build.trial import Trial
 from chimera.draws.seeds import as_seed, derive
 from chimera.paths.notice import ChimeraWarning
-from chimera.paths.structure import Reading, difference, read
+from chimera.paths.structure import Reading, difference
 
 
 def instances(
@@ -49,12 +50,8 @@ def instances(
     notes: dict[str, None] = {}
     known: list[tuple[Reading, Trial]] = []
     for index, module in enumerate(made):
-        reading = read(module)
         try:
-            trial = next((trial for of, trial in known if difference(of, reading) is None), None)
-            if trial is None:
-                trial = tried(module, inputs, None, None)
-                known.append((reading, trial))
+            trial = _known(module, inputs, known)
             notes.update(dict.fromkeys(furnish(module, trial, derive(seed, "instance", index))))
         except Exception as error:
             error.add_note(f"in the build of instance {index}")
@@ -63,3 +60,18 @@ def instances(
         text = f"instances: in each of {count}: " + "; ".join(notes)
         warnings.warn(text, ChimeraWarning, stacklevel=2)
     return made
+
+
+def _known(module: nn.Module, inputs: Inputs, known: list[tuple[Reading, Trial]]) -> Trial:
+    """What trying ``module`` out shows, taken from ``known`` where its structure is there.
+
+    A trial that read values of the module's tensors holds for that module alone.
+    """
+    reading = structure(module)
+    for other, trial in known:
+        if difference(other, reading) is None:
+            return trial
+    trial = tried(module, inputs, None, None)
+    if not trial.reads_values:
+        known.append((reading, trial))
+    return trial

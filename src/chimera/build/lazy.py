@@ -14,6 +14,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from chimera.build.datafree import is_uninitialized
 from chimera.build.inputs import Inputs
+from chimera.paths.structure import Reading, read
+from chimera.paths.walk import join
 
 
 def is_lazy(module: nn.Module) -> bool:
@@ -53,6 +55,23 @@ def initialize(module: nn.Module, inputs: Inputs) -> None:
             tensor.copy_(values)
     for tensor, device in placed:
         tensor.data = tensor.data.to(device)
+
+
+_OWN_HOOKS = ("_load_hook", "_initialize_hook")
+
+
+def structure(net: nn.Module) -> Reading:
+    """The structure of ``net``, without the hooks by which its lazy modules wait."""
+    reading = read(net)
+    waits = {join(path, name) for path, module in reading.modules for name in _OWN_HOOKS}
+    lazy = {path for path, module in reading.modules if is_lazy(module)}
+    reading.facts = [
+        fact
+        for fact in reading.facts
+        if fact.path not in waits
+        and not (fact.path in lazy and fact.name == "_load_state_dict_pre_hooks")
+    ]
+    return reading
 
 
 def reset_method(module: nn.Module) -> Callable[[], object] | None:

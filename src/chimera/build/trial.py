@@ -37,6 +37,8 @@ class Trial:
     """The conditions on data that were met."""
     sizes: dict[str, int] = field(default_factory=dict)
     """The size that each free axis had."""
+    reads_values: bool = False
+    """Whether the run read numbers or conditions from tensors of the network that have data."""
 
 
 def try_shapes(net: nn.Module, inputs: Inputs, dtype: torch.dtype | None = None) -> Trial:
@@ -98,8 +100,10 @@ def _explore(
                 furthest = run
             continue
         mode.passed()
+        read = mode.reads_values or free.reads_values
         if found is None:
             found = Trial(copy, run.output, run.recorder.calls, run.kept, sizes=sizes)
+        found.reads_values |= read
         found.kept &= run.kept
         for path, call in run.recorder.calls.items():
             found.calls.setdefault(path, call)

@@ -131,6 +131,8 @@ class Exploring(TorchFunctionMode):
         self.last: tuple[Hashable, bool] | None = None
         """The place and outcome of the last condition."""
         self.has_passed = False
+        self.reads_values = False
+        """Whether a condition or a number was read from a tensor that has data."""
         self._explorer = explorer
         self._asked: Counter[Hashable] = Counter()
         self._paths: dict[int, str] | None = None
@@ -147,10 +149,13 @@ class Exploring(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         named = kwargs or {}
-        if func in _CONDITIONS and self._any_hidden(args, named):
-            return self._decide(func, args, named)
-        if func in _NUMBERS and self._any_hidden(args, named):
-            raise DataNeeded(_message(_NUMBERS[func]))
+        if func in _CONDITIONS or func in _NUMBERS:
+            if not self._any_hidden(args, named):
+                self.reads_values = True
+            elif func in _CONDITIONS:
+                return self._decide(func, args, named)
+            else:
+                raise DataNeeded(_message(_NUMBERS[func]))
         return called(func, args, named)
 
     def _any_hidden(self, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
