@@ -4,7 +4,6 @@ In float32 two correct programs part ways after some steps, by rounding alone; i
 stay together to many digits, so that a difference there is a fault.
 """
 
-import functools
 from itertools import islice
 from typing import Any
 
@@ -16,7 +15,7 @@ from chimera.draws.counter import member_keys
 from chimera.engine import train_step
 from chimera.fit.data import Data
 from chimera.fit.order import batches, order
-from chimera.fit.settings import Settings
+from chimera.fit.settings import Settings, keywords_of, narrowed
 from chimera.stack import Stack, each
 
 _STEPS = 50
@@ -68,22 +67,19 @@ def torch_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of ``torch.optim`` that the member at ``position`` has alone."""
     kind = getattr(torch.optim, settings.optimizer_name)
-    given = settings.optimizer
-    keywords = dict(given.keywords) if isinstance(given, functools.partial) else {}
-    own = {name: _of_member(value, position, len(rates)) for name, value in keywords.items()}
+    given = narrowed(settings.optimizer, [position], len(rates))
+    own = {name: _number(value) for name, value in keywords_of(given).items()}
     optimizer: torch.optim.Optimizer = kind(
         module.parameters(), lr=float(rates[position]), **own, **options
     )
     return optimizer
 
 
-def _of_member(value: Any, position: int, members: int) -> Any:
-    """A hyper-parameter of one member: a number for all, or its own of one per member."""
-    if isinstance(value, tuple):  # betas: each of them one for all, or one per member
-        return tuple(_of_member(part, position, members) for part in value)
-    if isinstance(value, (list, Tensor)) and len(value) == members:
-        return float(value[position])
-    return value
+def _number(value: Any) -> Any:
+    """A setting of one member as ``torch.optim`` takes it."""
+    if isinstance(value, tuple):
+        return tuple(_number(part) for part in value)
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:

@@ -53,9 +53,17 @@ class Comparison:
 
     def __repr__(self) -> str:
         return (
-            f"Comparison({1000 * self.stack_seconds:.1f} ms per member in the stack, "
-            f"{1000 * self.loop_seconds:.1f} ms in the loop: {self.ratio:.1f} times; "
+            f"Comparison({_ms(self.stack_seconds)} per member in the stack, "
+            f"{_ms(self.loop_seconds)} in the loop: {self.ratio:.1f} times; "
             f"float64 error {self.error:.1e} after {self.steps} steps)"
+        )
+
+    def __str__(self) -> str:
+        same = "the same" if self.agrees else "NOT the same"
+        return (
+            f"{self.said}: {_ms(self.stack_seconds)} a member in the stack, "
+            f"{_ms(self.loop_seconds)} one by one, {self.ratio:.1f} times as long. In float64 "
+            f"{self.steps} steps gave {same} weights (relative error {self.error:.0e})."
         )
 
 
@@ -85,7 +93,8 @@ def compare_loop(modules: Sequence[nn.Module], result: Result, k: int) -> Compar
         )
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(modules):
         raise ValueError(f"k must be between 1 and {len(modules)}, got {k!r}")
-    settings, device = result.settings, result.stack.device
+    settings = result.settings.of_members(range(k), len(modules))
+    device = result.stack.device
     data = settings.data
     start = prepare(modules[:k], data, settings.seed, device)
     data = data.to(device, float_dtype(start))
@@ -103,7 +112,6 @@ def compare_loop(modules: Sequence[nn.Module], result: Result, k: int) -> Compar
         table.append(
             {"member": row["member"], "stack": row[column], "loop": float(alone.metric[0])}
         )
-    kind = settings.optimizer_name
     return Comparison(
         members=[row["member"] for row in table],
         stack_seconds=result.train_seconds / len(result.stack),
@@ -113,9 +121,9 @@ def compare_loop(modules: Sequence[nn.Module], result: Result, k: int) -> Compar
         steps=steps,
         agrees=error <= _TOLERANCE,
         said=(
-            f"{k} of {len(result.stack)} members trained one by one with torch.optim.{kind} "
-            f"(fused), {settings.epochs} epochs of the same batches; both times are of "
-            "training steps alone, per member"
+            f"Training steps alone: {k} of {len(modules)} members trained one by one with "
+            f"torch.optim.{settings.optimizer_name}(fused=True), "
+            f"{settings.epochs} epochs of the same batches"
         ),
     )
 
@@ -137,3 +145,7 @@ def _train_alone(
             optimizer.step()
     synchronize(data.device)
     return time.perf_counter() - start
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.1f} ms"

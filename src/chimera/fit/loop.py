@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chimera.draws.counter import member_keys
 from chimera.engine import train_step
@@ -127,7 +127,7 @@ class Training:
         self.keys = member_keys(settings.seed, stack.members, stack.device)
         self.epochs = 0
         self.seconds = 0.0
-        self.modes = [(module, module.training) for module in stack.modules()]
+        self.modes = [(module, module.training) for module in _with_modes(stack)]
 
     def epoch(self) -> Row:
         """Trains one epoch and gives its record: each figure a list over members."""
@@ -201,6 +201,12 @@ class Training:
         """Every module's mode as it was."""
         for module, training in self.modes:
             module.training = training
+
+
+def _with_modes(stack: Stack) -> list[nn.Module]:
+    """Every module whose mode counts: the stack, and what its groups' members have in common."""
+    shared = [module for group in stack._groups for _, module in group.reading.modules]
+    return [*stack.modules(), *shared]
 
 
 def groups_of(stack: Stack) -> list[int]:

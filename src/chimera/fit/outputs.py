@@ -55,9 +55,9 @@ def _misfit(output: object, data: Data, samples: int) -> str | None:
     """What was expected, where ``output`` is something else."""
     shape = tuple(output.shape) if isinstance(output, Tensor) else None
     if data.classes is not None:
-        fits = shape is not None and len(shape) == 2 and shape[0] == samples
-        if fits and shape[1] >= data.classes:
-            return None
+        match shape:
+            case (rows, scores) if rows == samples and scores >= data.classes:
+                return None
         return f"[{samples}, {data.classes}], a score for each of {data.classes} classes"
     target = (samples, *data.train.y.shape[1:])
     if shape is not None and same_but_trailing_ones(shape, target):

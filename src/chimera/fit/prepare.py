@@ -1,15 +1,15 @@
 """From what ``fit`` was given to what it trains: a Stack on its device, and the data beside it."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from chimera.build.build import build
-from chimera.build.instances import instance_seed
+from chimera.build import build
+from chimera.draws.seeds import derive
 from chimera.fit.data import Data
 from chimera.stack import Stack
 
@@ -54,34 +54,22 @@ def float_dtype(stack: nn.Module) -> torch.dtype | None:
     return dtypes.pop() if len(dtypes) == 1 else None
 
 
-def _members(modules: Sequence[nn.Module], data: Data, seed: int) -> list[nn.Module]:
+def _members(modules: Sequence[nn.Module], data: Data, seed: int) -> Sequence[nn.Module]:
+    """The modules, those that wait for their first input built; a Stack refuses what is none."""
     given: Any = modules
-    if isinstance(given, nn.Module) and not isinstance(given, nn.ModuleList):
-        raise TypeError(
-            f"fit takes a list of modules, got one {type(given).__name__}; "
-            "write ch.fit([module], ...), or ch.instances(factory, n) for several"
-        )
-    if isinstance(given, type) or callable(given) or not hasattr(given, "__iter__"):
-        raise TypeError(
-            f"fit takes a list of modules or a Stack, got {given!r}; "
-            "ch.instances(factory, n) makes modules of a class"
-        )
-    members = list(given)
-    if not members:
-        raise ValueError("fit got an empty list of modules, expected at least one")
-    for index, member in enumerate(members):
-        if not isinstance(member, nn.Module):
-            hint = "; an instance is expected, not the class" if isinstance(member, type) else ""
-            raise TypeError(f"modules[{index}] is no module but {member!r}{hint}")
+    if not isinstance(given, Iterable):
+        return modules
     return [
-        _built(member, data, instance_seed(seed, index)) if waits(member) else member
-        for index, member in enumerate(members)
+        _built(member, data, derive(seed, "instance", index)) if _waits(member) else member
+        for index, member in enumerate(given)
     ]
 
 
-def waits(module: nn.Module) -> bool:
-    """Whether a parameter or buffer has no shape yet."""
-    return any(map(is_lazy, [*module.parameters(), *module.buffers()]))
+def _waits(member: object) -> bool:
+    """Whether this is a module of which a parameter or buffer has no shape yet."""
+    if not isinstance(member, nn.Module):
+        return False
+    return any(map(is_lazy, [*member.parameters(), *member.buffers()]))
 
 
 def _built(module: nn.Module, data: Data, seed: int) -> nn.Module:

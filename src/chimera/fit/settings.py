@@ -1,17 +1,19 @@
 """What a run was told, checked before anything starts."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from chimera import optim as ch_optim
 from chimera.draws.seeds import as_seed
 from chimera.fit.data import Data
 from chimera.fit.losses import Loss, task_loss
 from chimera.fit.metrics import Custom, Metric, MetricFunction, task_metric
 from chimera.optim import AdamW
+from chimera.optim.optimizer import Optimizer
 
 OptimizerClass = Callable[..., Any]
 
@@ -48,7 +50,13 @@ class Settings:
 
     @property
     def optimizer_name(self) -> str:
-        return unwrapped(self.optimizer).__name__
+        """The name that the optimizer has in ``ch.optim`` and in ``torch.optim``."""
+        classes: tuple[type, ...] = unwrapped(self.optimizer).__mro__
+        return next(c.__name__ for c in classes if c.__module__.startswith("chimera.optim"))
+
+    def of_members(self, positions: Sequence[int], members: int) -> "Settings":
+        """The settings of some of the members alone."""
+        return replace(self, optimizer=narrowed(self.optimizer, positions, members))
 
 
 def checked(
@@ -102,6 +110,32 @@ def unwrapped(optimizer: OptimizerClass) -> Any:
     return optimizer
 
 
+def keywords_of(optimizer: OptimizerClass) -> dict[str, Any]:
+    """The settings that a ``functools.partial`` adds."""
+    if not isinstance(optimizer, functools.partial):
+        return {}
+    return keywords_of(optimizer.func) | optimizer.keywords
+
+
+def narrowed(optimizer: OptimizerClass, positions: Sequence[int], members: int) -> OptimizerClass:
+    """The optimizer for some of ``members`` members: a setting of one per member keeps theirs."""
+    kind = unwrapped(optimizer)
+    own = {
+        name: tuple(_of_members(part, positions, members) for part in value)
+        if name in kind.pairs
+        else _of_members(value, positions, members)
+        for name, value in keywords_of(optimizer).items()
+    }
+    return functools.partial(kind, **own)
+
+
+def _of_members(value: Any, positions: Sequence[int], members: int) -> Any:
+    if isinstance(value, (bool, int, float)):
+        return value
+    values = torch.as_tensor(value, dtype=torch.float64)
+    return values[list(positions)] if values.shape == (members,) else values
+
+
 def _check_count(name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
@@ -115,9 +149,10 @@ def _optimizer(optimizer: OptimizerClass) -> OptimizerClass:
         raise TypeError(
             f"optimizer must be a class of ch.optim, such as ch.optim.AdamW, got {optimizer!r}"
         )
-    if issubclass(kind, torch.optim.Optimizer) and not kind.__module__.startswith("chimera"):
+    if not issubclass(kind, Optimizer):
+        hint = f"; write ch.optim.{kind.__name__}" if hasattr(ch_optim, kind.__name__) else ""
         raise TypeError(
             f"optimizer must be a class of ch.optim, whose settings may differ per member, "
-            f"got torch.optim.{kind.__name__}; write ch.optim.{kind.__name__}"
+            f"got {kind.__module__}.{kind.__qualname__}{hint}"
         )
     return optimizer
