@@ -17,11 +17,15 @@ class Rows:
     Args:
         like: the parameter (a complex one as real numbers) ``[members of the group, ...]``.
         members: the positions in the stack of its rows.
+
+    Attributes:
+        members: those positions, on the CPU.
+        shape: of a factor that multiplies the parameter.
     """
 
     def __init__(self, like: Tensor, members: Tensor) -> None:
-        self._members = members.cpu()
-        self._shape = (-1, *[1] * (like.dim() - 1))
+        self.members = members.cpu()
+        self.shape = (-1, *[1] * (like.dim() - 1))
         self._kept: dict[str, tuple[int, Tensor]] = {}
 
     def get(
@@ -42,17 +46,10 @@ class Rows:
             values: computes the factor of every member of the stack ``[N]``, float64.
         """
         kept = self._kept.get(key)
-        if kept is not None and kept[0] == version and kept[1].device == device:
+        fits = kept is not None and kept[1].device == device and kept[1].dtype == dtype
+        if kept is not None and fits and kept[0] == version:
             return kept[1]
-        new = values()[self._members].view(self._shape)
-        if kept is not None and kept[1].device == device:
-            row = kept[1].copy_(new)
-        else:
-            row = new.to(device, dtype)
+        new = values()[self.members].view(self.shape)
+        row = kept[1].copy_(new) if kept is not None and fits else new.to(device, dtype)
         self._kept[key] = (version, row)
         return row
-
-
-def row_dtype(parameter: Tensor) -> torch.dtype:
-    """The dtype for factors of a parameter: its own, or float32 where that is narrower."""
-    return torch.promote_types(parameter.dtype, torch.float32)

@@ -57,6 +57,17 @@ class Setting:
         """Whether there is one value per member."""
         return isinstance(self.value, Tensor)
 
+    @property
+    def zero(self) -> bool:
+        """Whether it is the number zero for all members."""
+        return not isinstance(self.value, Tensor) and self.value == 0
+
+    @property
+    def number(self) -> float:
+        """The value where it is one for all members."""
+        assert isinstance(self.value, float), f"{self.name} is one per member"
+        return self.value
+
     def values(self) -> Tensor:
         """One value per member ``[members]``, float64."""
         if isinstance(self.value, Tensor):
@@ -92,6 +103,8 @@ class Setting:
             given = torch.as_tensor(value)
             if given.dtype == torch.bool or given.is_complex():
                 raise TypeError
+            if not isinstance(value, Tensor):  # a list of Python's floats would come as float32
+                given = torch.as_tensor(value, dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
                 f"{self.name} is a number or one per member; got {value!r:.60} "

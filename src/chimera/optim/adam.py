@@ -1,0 +1,186 @@
+"""Adam and AdamW for the members of a stack.
+
+A step takes the fastest of three ways that the settings allow, always the same for the same
+settings: torch's fused kernel on the stacked parameters, where all settings are one number for all
+members; the same kernel on zeros, which gives every member's direction, then scaled by each
+member's learning rate, where only ``lr`` and ``weight_decay`` differ; plain tensor arithmetic,
+where ``betas`` or ``eps`` differ too, and for complex parameters.
+"""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from chimera.optim.groups import Entry, Stacked
+from chimera.optim.optimizer import Optimizer, as_real, gradient, has_fused, wide
+from chimera.optim.settings import Range, Setting
+from chimera.optim.state import COUNT, LIKE
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2014, arXiv:1412.6980), as ``torch.optim.Adam`` for each member.
+
+    Args:
+        stack: the members, a Stack.
+        lr: learning rate. This and the other numbers: one for all members, or one per member, a
+            list or tensor ``[N]`` on any device.
+        betas: the decay of the running means of the gradient and of its square, a pair, each of
+            them a number or one per member.
+        eps: added to the root of the mean square.
+        weight_decay: L2 penalty, added to the gradient.
+        groups: parameters with settings of their own: a list of dicts, "params" with a name, a
+            pattern such as ``"**.bias"``, a parameter of the stack or a list of these, and
+            settings. What no group names has the settings above.
+
+    Raises:
+        TypeError: ``stack`` is no Stack; a setting is no number, or unknown.
+        ValueError: a wrong number of values, a value out of range (the member is named), a
+            parameter in two groups, or a pattern that fits nothing.
+    """
+
+    decoupled: ClassVar[bool] = False
+    ranges: ClassVar[dict[str, Range]] = {
+        "lr": Range(),
+        "beta1": Range(high=1.0),
+        "beta2": Range(high=1.0),
+        "eps": Range(),
+        "weight_decay": Range(),
+    }
+    pairs: ClassVar[dict[str, tuple[str, str]]] = {"betas": ("beta1", "beta2")}
+    tensors: ClassVar[dict[str, str]] = {"step": COUNT, "exp_avg": LIKE, "exp_avg_sq": LIKE}
+
+    def __init__(
+        self,
+        stack: Stacked,
+        lr: Any = 1e-3,
+        betas: tuple[Any, Any] = (0.9, 0.999),
+        eps: Any = 1e-8,
+        weight_decay: Any = 0.0,
+        *,
+        groups: Iterable[dict[str, Any]] = (),
+    ) -> None:
+        given = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(stack, given, groups)
+
+    def _update(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
+        for entry in entries:
+            if not entry.state:
+                entry.state = {
+                    "step": torch.zeros((), dtype=torch.float32, device=entry.parameter.device),
+                    "exp_avg": torch.zeros_like(entry.parameter),
+                    "exp_avg_sq": torch.zeros_like(entry.parameter),
+                }
+        one_kernel = not any(settings[name].per_member for name in ("beta1", "beta2", "eps"))
+        fused = [entry for entry in entries if one_kernel and has_fused(entry.parameter)]
+        if fused and not (settings["lr"].per_member or settings["weight_decay"].per_member):
+            self._whole(fused, settings)
+        elif fused:
+            self._scaled(fused, settings)
+        for entry in entries:
+            if not (one_kernel and has_fused(entry.parameter)):
+                self._by_rows(entry, settings)
+
+    def _whole(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
+        _kernel(
+            entries,
+            [entry.parameter for entry in entries],
+            [gradient(entry) for entry in entries],
+            settings,
+            lr=settings["lr"].number,
+            weight_decay=settings["weight_decay"].number,
+            decoupled_weight_decay=self.decoupled,
+        )
+
+    def _scaled(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
+        gradients = [gradient(entry) for entry in entries]
+        decays = not settings["weight_decay"].zero
+        if decays and not self.decoupled:
+            gradients = [
+                torch.addcmul(g, entry.parameter, self._row(entry, "weight_decay", settings)).to(
+                    g.dtype
+                )
+                for g, entry in zip(gradients, entries, strict=True)
+            ]
+        directions = [_scratch(entry) for entry in entries]
+        # A decoupled decay of 1 at a rate of 1 clears what the last step left in the same pass.
+        # What it cannot clear, a NaN or an Inf, the parameter has as well.
+        _kernel(
+            entries,
+            directions,
+            gradients,
+            settings,
+            lr=1.0,
+            weight_decay=1.0,
+            decoupled_weight_decay=True,
+        )
+        for entry, direction in zip(entries, directions, strict=True):
+            if decays and self.decoupled:
+                entry.parameter.mul_(self._row(entry, "1-lr*weight_decay", settings))
+            entry.parameter.addcmul_(direction, self._row(entry, "lr", settings))
+
+    def _by_rows(self, entry: Entry, settings: dict[str, Setting]) -> None:
+        real = [as_real(t) for t in (entry.parameter.detach(), gradient(entry))]
+        means = [as_real(entry.state[name]) for name in ("exp_avg", "exp_avg_sq")]
+        dtype = wide(entry.parameter)
+        p, g, mean, square = (tensor.to(dtype) for tensor in (*real, *means))
+        exact = torch.float32 if p.device.type == "mps" else torch.float64
+
+        def row(key: str, dtype: torch.dtype = dtype) -> Tensor:
+            return self._row(entry, key, settings, dtype)
+
+        if not settings["weight_decay"].zero:
+            if self.decoupled:
+                p.mul_(row("1-lr*weight_decay"))
+            else:
+                g = torch.addcmul(g, p, row("weight_decay"))
+        step = entry.state["step"].add_(1)
+        mean.lerp_(g, row("1-beta1"))
+        square.mul_(row("beta2")).addcmul_(g * row("1-beta2"), g)
+        rate = row("exact lr", exact) / (1 - row("exact beta1", exact) ** step)
+        correction = (1 - row("exact beta2", exact) ** step).sqrt()
+        scale = (square.sqrt() / correction.to(dtype)).add_(row("eps"))
+        p.addcdiv_(mean * rate.to(dtype), scale, value=-1)
+        for narrow, computed in zip((real[0], *means), (p, mean, square), strict=True):
+            if narrow is not computed:
+                narrow.copy_(computed)
+
+    def _factor(self, key: str, settings: dict[str, Setting]) -> Tensor:
+        if key == "1-lr*weight_decay":
+            return 1 - settings["lr"].values() * settings["weight_decay"].values()
+        name = key.removeprefix("1-").removeprefix("exact ")
+        values = super()._factor(name, settings)
+        return 1 - values if key.startswith("1-") else values
+
+
+def _kernel(
+    entries: list[Entry],
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    settings: dict[str, Setting],
+    **how: Any,
+) -> None:
+    adam(
+        parameters,
+        gradients,
+        [entry.state["exp_avg"] for entry in entries],
+        [entry.state["exp_avg_sq"] for entry in entries],
+        [],
+        [entry.state["step"] for entry in entries],
+        fused=True,
+        amsgrad=False,
+        maximize=False,
+        beta1=settings["beta1"].number,
+        beta2=settings["beta2"].number,
+        eps=settings["eps"].number,
+        **how,
+    )
+
+
+def _scratch(entry: Entry) -> Tensor:
+    like, kept = entry.parameter, entry.scratch
+    if kept is None or (kept.device, kept.dtype) != (like.device, like.dtype):
+        kept = entry.scratch = torch.zeros_like(like)
+    return kept

@@ -1,0 +1,307 @@
+"""What all optimizers of a stack share: settings, groups, state, frozen rows.
+
+Contract: a step does to each member what ``torch.optim`` does to that module alone. Rows of frozen
+members do not move. There is no Python per member: what grows with N is arithmetic.
+"""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from chimera.optim.groups import Entry, ParameterGroup, Stacked, entries_of, partitioned
+from chimera.optim.settings import Range, Setting
+from chimera.optim.state import checked_state
+
+
+class Optimizer:
+    """Base of the optimizers of a stack.
+
+    Attributes:
+        ranges: the settings, single numbers each, with the values that they may have.
+        pairs: settings that the user gives two at a time, with the names of the two.
+        tensors: the names of a parameter's state, with the shapes, as ``state.py`` says.
+        options: switches, one for all members.
+        steps: how many steps were taken.
+    """
+
+    ranges: ClassVar[dict[str, Range]]
+    pairs: ClassVar[dict[str, tuple[str, str]]] = {}
+    tensors: ClassVar[dict[str, str]]
+
+    def __init__(
+        self,
+        stack: Stacked,
+        given: dict[str, Any],
+        groups: Iterable[Any],
+        options: dict[str, bool] | None = None,
+    ) -> None:
+        self._kind = type(self).__name__
+        self.options = options or {}
+        entries = entries_of(self._kind, stack)
+        self._members = len(stack)
+        groups = list(groups) if not isinstance(groups, dict) else groups
+        parts = partitioned(self._kind, entries, groups)
+        own = [{}, *({k: v for k, v in group.items() if k != "params"} for group in groups)]
+        defaults = self._parsed(given)
+        self._groups = []
+        for part, mine in zip(parts, own, strict=True):
+            settings = {name: self._setting(name, value) for name, value in defaults.items()}
+            for name, value in self._parsed(mine).items():
+                settings[name] = self._setting(name, value)
+            self._groups.append(ParameterGroup(part, settings))
+        self._version = 0
+        self.steps = 0
+        for group in self._groups:
+            self._check(group)
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """Every parameter group: the names of its parameters and its settings.
+
+        A setting is a number, or a list of one per member.
+        """
+        return [
+            {
+                "params": [entry.name for entry in group.entries],
+                **{name: setting.plain() for name, setting in group.settings.items()},
+            }
+            for group in self._groups
+        ]
+
+    def parameters(self) -> list[Tensor]:
+        """The parameters that a step moves."""
+        return [entry.parameter for group in self._groups for entry in group.entries]
+
+    def set(
+        self, *, members: Iterable[int] | None = None, group: int | None = None, **new: Any
+    ) -> None:
+        """Change settings: ``optimizer.set(lr=1e-4, members=[3])``.
+
+        Args:
+            members: positions in the stack, as in ``stack[3]``; all unless told. New values are
+                numbers, or one for each of them.
+            group: a parameter group by its number: 0 is what no group named, 1 the first of
+                ``groups=``. All unless told.
+            **new: settings by the names that the constructor gives them.
+
+        Raises:
+            TypeError: an unknown setting; something of the wrong type.
+            ValueError: a member or group that is not there; a wrong length or value. Nothing is
+                changed then.
+        """
+        where = None if members is None else self._positions(members)
+        if group is not None and group not in range(len(self._groups)):
+            raise ValueError(
+                f"{self._kind}: no parameter group {group!r}; there are {len(self._groups)}."
+            )
+        chosen = self._groups if group is None else [self._groups[group]]
+        values = self._parsed(new)
+        changes = [
+            (one.settings[name], one.settings[name].changed(value, where))
+            for one in chosen
+            for name, value in values.items()
+        ]
+        before = [setting.value for setting, _ in changes]
+        for setting, value in changes:
+            setting.value = value
+        try:
+            for one in chosen:
+                self._check(one)
+        except ValueError:
+            for (setting, _), value in zip(changes, before, strict=True):
+                setting.value = value
+            raise
+        self._version += 1
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients, or with ``set_to_none=False`` fill them with zeros."""
+        for group in self._groups:
+            for entry in group.entries:
+                grad = entry.parameter.grad
+                if set_to_none:
+                    entry.parameter.grad = None
+                elif grad is not None:
+                    grad.detach_().zero_()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient.
+
+        Raises:
+            TypeError: a gradient is sparse.
+        """
+        for group in self._groups:
+            ready = [entry for entry in group.entries if entry.parameter.grad is not None]
+            for entry in ready:
+                if gradient(entry).is_sparse:
+                    raise TypeError(
+                        f"{self._kind}: the gradient of {entry.name} is sparse, which no optimizer "
+                        "of a stack takes; make its layer with sparse=False."
+                    )
+            kept = [(entry, _frozen_rows(entry)) for entry in ready if entry.frozen is not None]
+            if ready:
+                self._update(ready, group.settings)
+            for entry, rows in kept:
+                entry.parameter.index_copy_(0, _index(entry), rows)
+        self.steps += 1
+
+    def _update(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
+        raise NotImplementedError
+
+    def _check(self, group: ParameterGroup) -> None:
+        """Raise a ValueError where the settings of a group contradict each other."""
+
+    def _row(
+        self,
+        entry: Entry,
+        key: str,
+        settings: dict[str, Setting],
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """The factor ``key``, as ``_factor`` computes it, shaped for a parameter."""
+        device, dtype = entry.parameter.device, dtype or wide(entry.parameter)
+        return entry.rows.get(
+            key, self._version, device, dtype, lambda: self._factor(key, settings)
+        )
+
+    def _factor(self, key: str, settings: dict[str, Setting]) -> Tensor:
+        """A factor of every member ``[N]``, float64."""
+        return settings[key].values()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on: tensors by parameter name, the rest plain.
+
+        The tensors are the optimizer's own, as in torch: copy what must not change.
+        """
+        return {
+            "optimizer": self._kind,
+            "members": self._members,
+            "options": dict(self.options),
+            "steps": self.steps,
+            "groups": self.settings,
+            "state": {
+                entry.name: dict(entry.state)
+                for group in self._groups
+                for entry in group.entries
+                if entry.state
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` gave, settings included.
+
+        Raises:
+            ValueError: it is of another optimizer, of another number of members, of other
+                parameters or groups, or lacks or holds more than it should. Nothing is changed
+                then.
+        """
+        loaded = checked_state(
+            {"optimizer": self._kind, "members": self._members, "options": self.options},
+            self._groups,
+            self.tensors,
+            state,
+        )
+        new = [self._parsed_plain(given) for given in state["groups"]]
+        for group, settings, tensors in zip(self._groups, new, loaded, strict=True):
+            group.settings = settings
+            for entry, mine in zip(group.entries, tensors, strict=True):
+                entry.state, entry.scratch = mine, None
+        self.steps = state["steps"]
+        self._version += 1
+
+    def _parsed_plain(self, given: dict[str, Any]) -> dict[str, Setting]:
+        return {name: self._setting(name, given[name]) for name in self.ranges}
+
+    def _parsed(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Settings by their single names: a pair such as ``betas`` becomes two."""
+        found: dict[str, Any] = {}
+        for name, value in given.items():
+            if name in self.pairs:
+                if not isinstance(value, list | tuple) or len(value) != 2:
+                    raise TypeError(
+                        f"{self._kind}: {name} is a pair, each a number or one per member; "
+                        f"got {value!r:.60}."
+                    )
+                found |= dict(zip(self.pairs[name], value, strict=True))
+            elif name in self.ranges and not any(name in pair for pair in self.pairs.values()):
+                found[name] = value
+            else:
+                single = {one for pair in self.pairs.values() for one in pair}
+                known = [one for one in self.ranges if one not in single]
+                raise TypeError(
+                    f"{self._kind} has no setting {name!r}; it has "
+                    f"{', '.join(sorted([*known, *self.pairs]))}."
+                )
+        return found
+
+    def _setting(self, name: str, value: Any) -> Setting:
+        said = name
+        for pair, singles in self.pairs.items():
+            if name in singles:
+                said = f"{pair}[{singles.index(name)}]"
+        return Setting(said, value, self._members, self.ranges[name])
+
+    def _positions(self, members: Iterable[int]) -> list[int]:
+        if isinstance(members, int) or not isinstance(members, Iterable):
+            raise TypeError(f"{self._kind}: members is a list of positions; got {members!r}.")
+        found = [int(member) for member in members]
+        for member in found:
+            if not -self._members <= member < self._members:
+                raise ValueError(
+                    f"{self._kind}: no member {member}; the stack has {self._members} members, "
+                    f"0 to {self._members - 1}."
+                )
+        places = [member % self._members for member in found]
+        if len(set(places)) < len(places):
+            raise ValueError(f"{self._kind}: members names one member twice: {found}.")
+        return places
+
+    def __repr__(self) -> str:
+        groups = (
+            f"  group {i}: {len(group.entries)} parameters, "
+            + ", ".join(f"{name}={_short(s)}" for name, s in group.settings.items())
+            for i, group in enumerate(self._groups)
+        )
+        return "\n".join((f"{self._kind} of {self._members} members, {self.steps} steps", *groups))
+
+
+def gradient(entry: Entry) -> Tensor:
+    """The gradient of a parameter that has one."""
+    assert entry.parameter.grad is not None
+    return entry.parameter.grad
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """A complex tensor as pairs of real numbers, the same memory; a real one itself."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def wide(parameter: Tensor) -> torch.dtype:
+    """The real dtype to compute with: the parameter's, or float32 where that is narrower."""
+    real = parameter.real.dtype if parameter.is_complex() else parameter.dtype
+    return torch.promote_types(real, torch.float32)
+
+
+def has_fused(parameter: Tensor) -> bool:
+    """Whether torch's fused optimizers take ``parameter``."""
+    return parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda", "xpu", "mps")
+
+
+def _index(entry: Entry) -> Tensor:
+    assert entry.frozen is not None
+    if entry.frozen.device != entry.parameter.device:
+        entry.frozen = entry.frozen.to(entry.parameter.device)
+    return entry.frozen
+
+
+def _frozen_rows(entry: Entry) -> Tensor:
+    return entry.parameter.index_select(0, _index(entry))
+
+
+def _short(setting: Setting) -> str:
+    if isinstance(setting.value, Tensor):
+        low, high = float(setting.value.min()), float(setting.value.max())
+        return f"{low:g} to {high:g}"
+    return f"{setting.value:g}"
