@@ -4,13 +4,14 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import nn
 
-from chimera.check.context import Context
+from chimera.build.construct import construct_without_data
+from chimera.check.context import Context, not_started
 from chimera.check.finding import Finding, in_order
 from chimera.check.ignore import ignored
 from chimera.check.rule import all_rules
+from chimera.draws.seeds import forked
 
 
 def check(
@@ -46,21 +47,7 @@ def check(
             raise ValueError(
                 f"ignore: there is no check rule {name!r}; there are: {', '.join(sorted(rules))}"
             )
-    failure: Finding | None = None
-    if isinstance(module, nn.Module):
-        context = Context(module, spec=spec, loss=loss)
-    elif callable(module):
-        made = _made(module)
-        if isinstance(made, nn.Module):
-            context = Context(made, spec=spec, loss=loss)
-        else:
-            kinds = (module,) if isinstance(module, type) else ()
-            context = Context(None, kinds=kinds, spec=spec, loss=loss)
-            failure = made
-    else:
-        raise TypeError(
-            f"module: expected a module, a class or a factory, got {type(module).__name__}"
-        )
+    context, failure = _context(module, spec, loss)
     found = [
         finding
         for name, rule in rules.items()
@@ -77,18 +64,36 @@ def check(
 _CONSTRUCTOR = "constructor-fails"
 
 
+def _context(module: Any, spec: Any, loss: Any) -> tuple[Context, Finding | None]:
+    """What the rules look at, and the finding that there is no network where there is none."""
+    if not isinstance(module, nn.Module):
+        if not callable(module):
+            raise TypeError(
+                f"module: expected a module, a class or a factory, got {type(module).__name__}"
+            )
+        made = _made(module)
+        if isinstance(made, Finding):
+            kinds = ((module.__qualname__, module),) if isinstance(module, type) else ()
+            return Context(None, kinds, spec, loss), made
+        module = made
+    broken = not_started(module)
+    if broken:
+        kinds = tuple((path, type(part)) for path, part in broken)
+        return Context(None, kinds, spec, loss), None
+    return Context(module, spec=spec, loss=loss), None
+
+
 def _made(factory: Callable[[], nn.Module]) -> nn.Module | Finding:
-    """What ``factory`` makes, on the meta device if it can be, or why it makes nothing."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """What ``factory`` makes, without data if that goes, or why it makes nothing."""
+    try:
+        return construct_without_data(factory)
+    except Exception:  # noqa: BLE001 - whatever it was, the same call with data decides
         try:
-            with torch.device("meta"):
+            with warnings.catch_warnings(), forked(0):
+                warnings.simplefilter("ignore")
                 made = factory()
-        except Exception:  # noqa: BLE001 - whatever it was, the same call without meta decides
-            try:
-                made = factory()
-            except Exception as error:  # noqa: BLE001 - reported as a finding
-                return _failed(factory, error)
+        except Exception as error:  # noqa: BLE001 - reported as a finding
+            return _failed(factory, error)
     if not isinstance(made, nn.Module):
         raise TypeError(
             f"module: {_name(factory)} returned {type(made).__name__}, expected a module"

@@ -1,6 +1,7 @@
 """What a check rule looks at: one network, its tree, its classes and their sources."""
 
 import ast
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,8 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from chimera.build.inputs import as_specified
+from chimera.build.trial import Trial, try_shapes
 from chimera.check.source import ClassSource, Method, Sources, users
-from chimera.paths.walk import every_path
+from chimera.paths.walk import every_path, join
 
 
 @dataclass
@@ -18,17 +21,20 @@ class Context:
 
     Attributes:
         root: the network, or None where only its class is known.
-        kinds: the classes whose sources are read when there is no network.
+        kinds: classes whose sources are read when there is no network, each with what stands for
+            its path.
         spec: what the network takes, as it was given, or None.
         loss: the loss it is trained with, or None.
         sources: the sources of classes.
+        failure: what the run without data raised, once it was asked for.
     """
 
     root: nn.Module | None
-    kinds: tuple[type, ...] = ()
+    kinds: tuple[tuple[str, type], ...] = ()
     spec: Any = None
     loss: Any = None
     sources: Sources = field(default_factory=Sources)
+    failure: Exception | None = None
 
     @cached_property
     def paths(self) -> list[tuple[str, nn.Module]]:
@@ -50,10 +56,23 @@ class Context:
         for path, module in self.modules:
             for kind in users(type(module)):
                 found.setdefault(kind, []).append(path)
-        for kind in self.kinds:
+        for path, kind in self.kinds:
             for base in users(kind):
-                found.setdefault(base, [kind.__qualname__])
+                found.setdefault(base, [path])
         return found
+
+    @cached_property
+    def trial(self) -> Trial | None:
+        """What one run without data shows; None without a specification, or where it fails."""
+        if self.root is None or self.spec is None:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return try_shapes(self.root, as_specified(self.spec))
+            except Exception as error:  # noqa: BLE001 - any error of a user's forward
+                self.failure = error
+                return None
 
     def classes(self) -> Iterator[tuple[str, ClassSource]]:
         """The source of each class that a user wrote, with the first path at which it is used."""
@@ -64,7 +83,7 @@ class Context:
         calls on ``self``, each once, with the first path at which it runs."""
         seen: set[int] = set()
         kinds = [(path, type(module)) for path, module in self.modules]
-        kinds += [(kind.__qualname__, kind) for kind in self.kinds]
+        kinds += self.kinds
         for path, kind in kinds:
             for method in self.reached(kind, "forward"):
                 if id(method.node) not in seen:
@@ -97,6 +116,25 @@ class Context:
                     if isinstance(node, ast.expr) and attribute in method.sets(node):
                         return method.file.path, node.lineno
         return None, None
+
+
+def not_started(root: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules below ``root`` whose ``nn.Module.__init__`` never ran: they cannot be walked."""
+    found: list[tuple[str, nn.Module]] = []
+    seen: set[int] = set()
+
+    def walk(path: str, module: nn.Module) -> None:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        if "_modules" not in vars(module):
+            found.append((path, module))
+            return
+        for name, child in module.named_children():
+            walk(join(path, name), child)
+
+    walk("", root)
+    return found
 
 
 def is_super(node: ast.AST) -> bool:

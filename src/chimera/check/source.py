@@ -7,10 +7,10 @@ one name, nested classes and notebooks are told apart.
 import ast
 import inspect
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -39,12 +39,14 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Method:
-    """A method as it is written: its name, its syntax tree, its file, the class that has it."""
+    """A method as it is written: its name, its syntax tree, its file, the class that has it, and
+    the global names that it sees."""
 
     name: str
     node: Function
     file: SourceFile
     owner: type
+    namespace: Mapping[str, Any]
 
     @property
     def me(self) -> str | None:
@@ -70,6 +72,24 @@ class Method:
             names.append(node.attr)
             node = node.value
         return ".".join(reversed(names)) if names and self.is_me(node) else None
+
+    def resolve(self, node: ast.AST) -> Any:
+        """What a dotted name such as ``F.dropout`` stands for, or None where that is not known.
+
+        Only modules and classes are looked into, so that no code of a user's runs.
+        """
+        names: list[str] = []
+        while isinstance(node, ast.Attribute):
+            names.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return None
+        value = self.namespace.get(node.id)
+        for name in reversed(names):
+            if not isinstance(value, (ModuleType, type)):
+                return None
+            value = inspect.getattr_static(value, name, None)
+        return value
 
     def sets(self, node: ast.expr) -> list[str]:
         """The attributes of ``self`` that are set where ``node`` stands, as a target."""
@@ -152,7 +172,7 @@ class Sources:
         node = file.functions.get(code.co_firstlineno) if file else None
         if file is None or node is None or node.name != code.co_name:
             return None
-        return Method(name, node, file, kind)
+        return Method(name, node, file, kind, function.__globals__)
 
     def file(self, path: str) -> SourceFile | None:
         """The parsed file, or None where it is no Python or cannot be read."""

@@ -1,0 +1,109 @@
+"""Functional dropout that does not know whether the network is trained."""
+
+import ast
+from collections.abc import Iterable
+
+from torch.nn import functional
+
+from chimera.check.context import Context
+from chimera.check.rule import Place, Rule
+
+_DROPOUTS = (
+    functional.dropout,
+    functional.dropout1d,
+    functional.dropout2d,
+    functional.dropout3d,
+    functional.alpha_dropout,
+    functional.feature_alpha_dropout,
+)
+_TRAINING = 2
+"""The place of ``training`` among the arguments of each of them."""
+
+
+def find(context: Context) -> Iterable[Place]:
+    for path, method in context.running():
+        for node in ast.walk(method.node):
+            if not isinstance(node, ast.Call):
+                continue
+            function = method.resolve(node.func)
+            called = ast.unparse(node.func)
+            if function in _DROPOUTS:
+                told = _argument(node, "training", _TRAINING)
+                if told is None or _is_true(told):
+                    yield Place(
+                        path,
+                        f"{called}(...) is on in evaluation too: "
+                        + ("training is not given" if told is None else "training is always True"),
+                        method.file.path,
+                        node.lineno,
+                        # Written out, it may be meant, as in Monte Carlo dropout.
+                        severity=None if told is None else "info",
+                    )
+            elif function is functional.scaled_dot_product_attention:
+                rate = _argument(node, "dropout_p", 4)
+                if rate is not None and _ignores_training(rate):
+                    yield Place(
+                        path,
+                        f"{called}(..., dropout_p={ast.unparse(rate)}) drops in evaluation too",
+                        method.file.path,
+                        node.lineno,
+                        severity="warning",
+                        mend="Write dropout_p=p if self.training else 0.0.",
+                    )
+
+
+def _argument(call: ast.Call, name: str, position: int) -> ast.expr | None:
+    """An argument by name or position; None where it is not given (or may be, with ``*``)."""
+    for keyword in call.keywords:
+        if keyword.arg == name or keyword.arg is None:
+            return keyword.value
+    return call.args[position] if len(call.args) > position else None
+
+
+def _is_true(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and value.value is True
+
+
+def _ignores_training(rate: ast.expr) -> bool:
+    """Whether a dropout rate is a number above 0, or an attribute, that is always applied."""
+    if isinstance(rate, ast.Constant):
+        return bool(rate.value)
+    return isinstance(rate, ast.Attribute)
+
+
+RULE = Rule(
+    name="dropout-always-on",
+    severity="error",
+    what="torch.nn.functional.dropout, or attention with dropout_p, that does not look at "
+    "self.training.",
+    why="The function cannot see train() and eval(): it drops at evaluation too, so that "
+    "predictions are random and worse.",
+    mend="Pass training=self.training, or use nn.Dropout, which knows.",
+    before="""\
+from torch import nn
+from torch.nn import functional as F
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(20, 10)
+
+    def forward(self, x):
+        return F.dropout(self.linear(x), 0.5)
+""",
+    after="""\
+from torch import nn
+from torch.nn import functional as F
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(20, 10)
+
+    def forward(self, x):
+        return F.dropout(self.linear(x), 0.5, training=self.training)
+""",
+    find=find,
+)
