@@ -20,7 +20,9 @@ class Want:
 
 
 def want(module: nn.Module, args: tuple[Any, ...]) -> Want | None:
-    """What ``module`` wants of its first input; None where nothing is known of its class."""
+    """What ``module`` wants of its first tensor; None where that is not known."""
+    if any(isinstance(own, UninitializedParameter) for own in module.parameters(recurse=False)):
+        return None
     given = next((value for value in args if isinstance(value, torch.Tensor)), None)
     for kind in type(module).__mro__:
         rule = _RULES.get(kind)
@@ -34,7 +36,7 @@ def _floating(module: Any, given: torch.Tensor | None, shape: str, misfit: str |
     weight = getattr(module, "weight", None)
     if weight is None:
         weight = next(iter(module.parameters(recurse=False)), None)
-    if weight is None or isinstance(weight, UninitializedParameter):
+    if weight is None:
         return Want(shape, misfit)
     dtype = name_of(weight.dtype)
     if misfit is None and given is not None and given.dtype != weight.dtype:
