@@ -23,6 +23,7 @@ app = App(
     help="Compose PyTorch modules into bigger ones and run many of them as one.",
     help_epilogue="After an error, --debug with any command shows the traceback.",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 app.command("chimera.cli.fit:fit", name="fit", help="Train many instances of one network at once.")
 app.command(

@@ -17,6 +17,7 @@ def print_result(console: Console, title: str, result: Result) -> None:
     sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
     print_line(console, f"{title} ({sizes} samples)")
     print_line(console)
+    print_line(console, "Best members by validation")
     console.print(_best(result))
     print_line(console)
     _figures(console, result)
@@ -24,9 +25,8 @@ def print_result(console: Console, title: str, result: Result) -> None:
     members, epochs = len(result.table), len(result.epochs)
     print_line(
         console,
-        f"{members} members, {epochs} epochs on {result.stack.device}: "
-        f"{_seconds(result.seconds)} in all, {_seconds(result.train_seconds)} of it training, "
-        f"{_seconds(result.train_seconds / members)} a member",
+        f"{members} members, {epochs} epochs on {result.stack.device}: {_time(result.seconds)}, "
+        f"training {_time(result.train_seconds)}, {_time(result.train_seconds / members)} a member",
     )
 
 
@@ -35,10 +35,10 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     verb = "agree" if comparison.agrees else "DO NOT AGREE"
     print_line(console)
     print_line(console, "Time per member")
-    print_line(console, f"  {'in the stack':<44} {_seconds(comparison.stack_seconds)}")
+    print_line(console, f"  {'in the stack':<44} {_time(comparison.stack_seconds)}")
     print_line(
         console,
-        f"  {'one by one':<44} {_seconds(comparison.loop_seconds)}, "
+        f"  {'one by one':<44} {_time(comparison.loop_seconds)}, "
         f"{comparison.ratio:.1f} times as long",
     )
     print_line(console, f"{comparison.said}.")
@@ -57,7 +57,7 @@ def print_line(console: Console, text: str = "") -> None:
 def _best(result: Result) -> Table:
     """The best members by validation, one a row."""
     metric = result.metric
-    table = Table(title="Best members by validation", title_justify="left", expand=False)
+    table = Table()
     parts = ("train", "validation", "test")
     table.add_column("member", justify="right")
     table.add_column("lr", justify="right")
@@ -95,5 +95,5 @@ def _figure(figure: float | None) -> str:
     return "none" if figure is None or math.isnan(figure) else f"{figure:.4f}"
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.3f} s"
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
