@@ -38,7 +38,7 @@ def test_a_layer_wants_what_it_takes(layer, fits, misfits, text, mend):
     wanted = want(layer, (fits,))
     assert text in wanted.text
     assert wanted.mend is None
-    with pytest.raises(Exception):  # noqa: B017, PT011
+    with pytest.raises(Exception):  # noqa: B017
         layer(misfits)
     assert mend in want(layer, (misfits,)).mend
 

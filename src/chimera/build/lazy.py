@@ -5,7 +5,8 @@ it on a first call (a check, the removal of two hooks, the change of class) is p
 is the name ``_reset_parameters`` in some of its modules; both stand in this file alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,13 +49,27 @@ def initialize(module: nn.Module, inputs: Inputs) -> None:
     ]
     for tensor, _ in placed:
         tensor.data = tensor.data.to("cpu")
-    infer: Any = module
-    infer._infer_parameters(module, inputs.args, inputs.kwargs)
-    with torch.no_grad():
-        for tensor, values in kept:
-            tensor.copy_(values)
+    for tensor, _ in kept:
+        tensor.__dict__["materialize"] = partial(_expect, tensor)
+    try:
+        infer: Any = module
+        infer._infer_parameters(module, inputs.args, inputs.kwargs)
+        with torch.no_grad():
+            for tensor, values in kept:
+                tensor.copy_(values)
+    finally:
+        for tensor, _ in kept:
+            del tensor.__dict__["materialize"]
     for tensor, device in placed:
         tensor.data = tensor.data.to(device)
+
+
+def _expect(tensor: torch.Tensor, shape: Sequence[int], *_: Any, **__: Any) -> None:
+    """Stand in for ``UninitializedParameter.materialize`` where there are values already."""
+    if tuple(shape) != tuple(tensor.shape):
+        raise ValueError(
+            f"a parameter that was given values {list(tensor.shape)} should be {list(shape)}"
+        )
 
 
 _OWN_HOOKS = ("_load_hook", "_initialize_hook")

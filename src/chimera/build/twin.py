@@ -82,8 +82,7 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
 def without_data(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor like ``tensor``: without data, or a copy if it is small."""
     if is_uninitialized(tensor):
-        kind: Any = type(tensor)
-        return _like(tensor, kind(tensor.requires_grad, device="meta", dtype=tensor.data.dtype))
+        return _blank(tensor, torch.device("meta"))
     if tensor.numel() <= SMALL and not tensor.is_meta:
         return with_data(tensor, torch.device("cpu"))
     return _like(tensor, tensor.detach().to("meta"))
@@ -92,9 +91,16 @@ def without_data(tensor: torch.Tensor) -> torch.Tensor:
 def with_data(tensor: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
     """A copy of ``tensor``, detached from its graph."""
     if is_uninitialized(tensor):
-        return copy.deepcopy(tensor)
+        return _blank(tensor, tensor.data.device)
     values = tensor.detach()
     return _like(tensor, values.to(device or values.device, copy=True))
+
+
+def _blank(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor that waits for its shape, as ``tensor`` does."""
+    kind: Any = type(tensor)
+    blank = kind(tensor.requires_grad, device=device, dtype=tensor.data.dtype)
+    return _like(tensor, blank)
 
 
 def _like(tensor: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
