@@ -27,7 +27,7 @@ class MLP(nn.Module):
         self,
         features: int,
         outputs: int,
-        hidden: int = 128,
+        hidden: int = 64,
         depth: int = 1,
         dropout: float = 0.0,
     ) -> None:
