@@ -14,6 +14,7 @@ from chimera.optim.optimizer import Optimizer
 from chimera.stack.each import arguments
 from chimera.stack.explain import Explanation
 from chimera.stack.outputs import merge
+from chimera.stack.rules import stacked_loss
 from chimera.stack.stack import Stack
 
 Loss = Callable[..., Tensor]
@@ -24,6 +25,7 @@ class TrainStep:
 
     def __init__(self, stack: Stack, loss: Loss, optimizer: Optimizer) -> None:
         self.stack, self.loss, self.optimizer = stack, loss, optimizer
+        self._stacked_loss = stacked_loss(loss)
 
     def __call__(self, inputs: Any, *targets: Any) -> Tensor:
         """Take one step.
@@ -51,7 +53,7 @@ class TrainStep:
 
     def _loss_of(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inputs, named, targets = args
-        return self.loss(module(*inputs, **named), *targets)
+        return self._stacked_loss(module(*inputs, **named), *targets)
 
     def __explain__(self) -> Explanation:
         return self.stack.__explain__()

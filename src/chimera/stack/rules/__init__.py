@@ -1,6 +1,9 @@
 """How one kind of layer runs with a member axis."""
 
 from chimera.stack.rules import control as control
+from chimera.stack.rules import linear as linear
+from chimera.stack.rules import losses as losses
+from chimera.stack.rules.losses import stacked_loss
 from chimera.stack.rules.table import forwards_of, rule_of
 
-__all__ = ["forwards_of", "rule_of"]
+__all__ = ["forwards_of", "rule_of", "stacked_loss"]

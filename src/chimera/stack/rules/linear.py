@@ -1,0 +1,79 @@
+"""``Linear`` with a member axis: one batched product.
+
+Its own backward writes the weights' gradient in the layout of the weights; torch's batching
+computes the transpose, and copies it.
+
+Shapes: N members, B rows of one member, I and O features; x_NBI, w_NOI, b_NO.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chimera.stack.rules.table import rule
+
+
+@rule(nn.Linear, "batched product")
+def linear(module: nn.Linear, x: Tensor) -> Tensor:
+    """``Linear.forward`` for all members."""
+    if not isinstance(x, Tensor) or torch.is_autocast_enabled(x.device.type):
+        return F.linear(x, module.weight, module.bias)
+    y: Tensor = _Linear.apply(x, module.weight, module.bias)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Linear(torch.autograd.Function):
+    """Reached by vmap with the tensors of all members."""
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        return F.linear(x, w, b)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, int]:
+        size = info.batch_size
+        x, w = _members_first(x, in_dims[0], size), _members_first(w, in_dims[1], size)
+        b = None if b is None else _members_first(b, in_dims[2], size)
+        rows = x.shape[1:-1]
+        x_NBI = x.reshape(size, math.prod(rows), x.shape[-1])
+        if x_NBI.shape[-1] != w.shape[-1]:
+            # As the layer alone says it.
+            F.linear(x[0], w[0], None if b is None else b[0])
+        y_NBO: Tensor = _Product.apply(x_NBI, w, b)  # type: ignore[no-untyped-call]
+        return y_NBO.view(size, *rows, y_NBO.shape[-1]), 0
+
+
+def _members_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    if dim is None:
+        return tensor.expand(size, *tensor.shape)
+    return tensor.movedim(dim, 0)
+
+
+class _Product(torch.autograd.Function):
+    """y_NBO = x_NBI w_NOI^T + b_NO."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, w)
+        if b is None:
+            return torch.bmm(x, w.transpose(1, 2))
+        return torch.baddbmm(b.unsqueeze(1), x, w.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, w = ctx.saved_tensors
+        need_x, need_w, need_b = ctx.needs_input_grad
+        return (
+            torch.bmm(g, w) if need_x else None,
+            torch.bmm(g.transpose(1, 2), x) if need_w else None,
+            g.sum(1) if need_b else None,
+        )

@@ -1,0 +1,134 @@
+"""Cross-entropy with a member axis, on classes that are few.
+
+torch's softmax over a last axis of some ten numbers is slow on a CPU: over the axis before the
+last, with the rows side by side, the same numbers take a tenth of the time
+(``benchmarks/softmax.py``).
+
+Shapes: N members, B rows of one member, C classes; x_NBC, y_NB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chimera.stack.rules.table import rule
+
+FEW = 64
+IGNORED = -100
+
+
+def stacked_loss(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """``loss``, or what computes the same faster for all members inside vmap."""
+    if loss is F.cross_entropy or (isinstance(loss, nn.CrossEntropyLoss) and _is_plain(loss)):
+        return _cross_entropy
+    return loss
+
+
+def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
+    hooks = [*loss._forward_hooks, *loss._forward_pre_hooks, *loss._backward_hooks]
+    return (
+        type(loss) is nn.CrossEntropyLoss
+        and loss.weight is None
+        and loss.ignore_index == IGNORED
+        and loss.label_smoothing == 0
+        and loss.reduction == "mean"
+        and not hooks
+    )
+
+
+@rule(nn.CrossEntropyLoss, "batched cross-entropy")
+def cross_entropy_loss(module: nn.CrossEntropyLoss, x: Tensor, y: Tensor) -> Tensor:
+    """``CrossEntropyLoss.forward`` for all members."""
+    if _is_plain(module):
+        return _cross_entropy(x, y)
+    return F.cross_entropy(
+        x,
+        y,
+        weight=module.weight,
+        ignore_index=module.ignore_index,
+        reduction=module.reduction,
+        label_smoothing=module.label_smoothing,
+    )
+
+
+def _cross_entropy(x: Any, y: Any, **options: Any) -> Tensor:
+    if options or not _fits(x, y):
+        return F.cross_entropy(x, y, **options)
+    loss: Tensor = _CrossEntropy.apply(x, y)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _fits(x: Any, y: Any) -> bool:
+    return (
+        isinstance(x, Tensor)
+        and isinstance(y, Tensor)
+        and x.dim() == 2
+        and y.dim() == 1
+        and len(x) == len(y) > 0
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and y.dtype is torch.int64
+        and 0 < x.shape[1] <= FEW
+    )
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Reached by vmap with the tensors of all members."""
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(x, y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """Outside vmap nothing calls this; members that share all of x and y do."""
+        x, y = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(F.cross_entropy(x, y), x, g)
+        return grad, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
+        x_NBC = (
+            x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
+        )
+        y_NB = (
+            y.expand(info.batch_size, *y.shape) if in_dims[1] is None else y.movedim(in_dims[1], 0)
+        )
+        loss: Tensor = _Mean.apply(x_NBC, y_NB)  # type: ignore[no-untyped-call]
+        return loss, 0
+
+
+class _Mean(torch.autograd.Function):
+    """Every member's mean cross-entropy; rows whose target is ``IGNORED`` do not count."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NBC: Tensor, y_NB: Tensor) -> Tensor:
+        counted = y_NB != IGNORED
+        # An index out of range would read a neighbour's numbers: gather refuses it.
+        index = torch.where(counted, y_NB, 0).unsqueeze(1)
+        logs_NCB = torch.log_softmax(x_NBC.transpose(1, 2), 1)
+        weight_NB = counted / counted.sum(1, keepdim=True)
+        ctx.save_for_backward(logs_NCB, index, weight_NB)
+        picked = logs_NCB.gather(1, index).squeeze(1)
+        return -(picked * weight_NB.to(picked.dtype)).sum(1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        logs_NCB, index, weight_NB = ctx.saved_tensors
+        grad = logs_NCB.exp()
+        one = torch.ones((), dtype=grad.dtype).expand(index.shape)
+        grad.scatter_add_(1, index, -one)
+        grad *= (g.unsqueeze(1) * weight_NB.to(grad.dtype)).unsqueeze(1)
+        return grad.transpose(1, 2), None
