@@ -42,26 +42,40 @@ def initialize(module: nn.Module, inputs: Inputs) -> None:
         for tensor in own.values()
         if tensor is not None and tensor.data.device.type not in ("cpu", "meta")
     ]
-    kept = [
+    for tensor, _ in placed:
+        tensor.data = tensor.data.to("cpu")
+    release = hold(module)
+    try:
+        infer: Any = module
+        infer._infer_parameters(module, inputs.args, inputs.kwargs)
+    finally:
+        release()
+    for tensor, device in placed:
+        tensor.data = tensor.data.to(device)
+
+
+def hold(module: nn.Module) -> Callable[[], None]:
+    """Let the parameters that have values already keep them while ``module`` makes the others.
+
+    Returns:
+        What is to be called afterwards.
+    """
+    own = {**module._parameters, **module._buffers}
+    held = [
         (tensor, tensor.detach().clone())
         for tensor in own.values()
         if tensor is not None and not is_uninitialized(tensor)
     ]
-    for tensor, _ in placed:
-        tensor.data = tensor.data.to("cpu")
-    for tensor, _ in kept:
+    for tensor, _ in held:
         tensor.__dict__["materialize"] = partial(_expect, tensor)
-    try:
-        infer: Any = module
-        infer._infer_parameters(module, inputs.args, inputs.kwargs)
+
+    def release() -> None:
         with torch.no_grad():
-            for tensor, values in kept:
+            for tensor, values in held:
+                del tensor.__dict__["materialize"]
                 tensor.copy_(values)
-    finally:
-        for tensor, _ in kept:
-            del tensor.__dict__["materialize"]
-    for tensor, device in placed:
-        tensor.data = tensor.data.to(device)
+
+    return release
 
 
 def _expect(tensor: torch.Tensor, shape: Sequence[int], *_: Any, **__: Any) -> None:

@@ -1,5 +1,6 @@
 """What a run shows of a network: each module's inputs and outputs, and who made which tensor."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import nn
 
 from chimera.build.datafree import DataFree, tensors_in
 from chimera.build.inputs import Inputs
-from chimera.build.lazy import is_lazy
+from chimera.build.lazy import hold, is_lazy
 from chimera.build.spec import Spec
 from chimera.paths.nest import map_leaves
 from chimera.paths.walk import first_paths
@@ -37,18 +38,23 @@ class Recorder:
         self.finished = 0
         """How many calls have ended."""
         self._mode = mode
+        self._releases: list[Callable[[], None]] = []
         for module, path in first_paths(net).items():
             self._watch(module, path)
 
     def _watch(self, module: nn.Module, path: str) -> None:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._pause(is_lazy(module))
+            if is_lazy(module):
+                self._releases.append(hold(module))
             if path in self.calls:
                 self.calls[path].count += 1
             else:
                 self.calls[path] = Call(Inputs(specified(args), specified(kwargs)))
 
         def initialized(module: nn.Module, args: tuple[Any, ...]) -> None:
+            while self._releases:
+                self._releases.pop()()
             self._pause(False)
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
