@@ -104,7 +104,7 @@ class Adam(Optimizer):
                 )
                 for g, entry in zip(gradients, entries, strict=True)
             ]
-        directions = [_scratch(entry) for entry in entries]
+        directions = [_scratch(entry, entry.parameter) for entry in entries]
         # A decoupled decay of 1 at a rate of 1 clears what the last step left in the same pass.
         # What it cannot clear, a NaN or an Inf, the parameter has as well.
         _kernel(
@@ -137,12 +137,14 @@ class Adam(Optimizer):
             else:
                 g = torch.addcmul(g, p, row("weight_decay"))
         step = entry.state["step"].add_(1)
+        work = _scratch(entry, p)
         mean.lerp_(g, row("1-beta1"))
-        square.mul_(row("beta2")).addcmul_(g * row("1-beta2"), g)
-        rate = row("exact lr", exact) / (1 - row("exact beta1", exact) ** step)
-        correction = (1 - row("exact beta2", exact) ** step).sqrt()
-        scale = (square.sqrt() / correction.to(dtype)).add_(row("eps"))
-        p.addcdiv_(mean * rate.to(dtype), scale, value=-1)
+        square.lerp_(torch.mul(g, g, out=work), row("1-beta2"))
+        # lr * (mean / c1) / (sqrt(square / c2) + eps), with the corrections moved to the rows
+        root = (1 - row("exact beta2", exact) ** step).sqrt()
+        rate = row("exact lr", exact) * root / (1 - row("exact beta1", exact) ** step)
+        torch.sqrt(square, out=work).add_((row("exact eps", exact) * root).to(dtype))
+        p.addcmul_(torch.div(mean, work, out=work), rate.neg_().to(dtype))
         for narrow, computed in zip((real[0], *means), (p, mean, square), strict=True):
             if narrow is not computed:
                 narrow.copy_(computed)
@@ -179,8 +181,13 @@ def _kernel(
     )
 
 
-def _scratch(entry: Entry) -> Tensor:
-    like, kept = entry.parameter, entry.scratch
-    if kept is None or (kept.device, kept.dtype) != (like.device, like.dtype):
-        kept = entry.scratch = torch.zeros_like(like)
+def _scratch(entry: Entry, like: Tensor) -> Tensor:
+    """Memory of the parameter's, zero at first, for one step's work."""
+    kept = entry.scratch
+    if kept is None or (kept.shape, kept.device, kept.dtype) != (
+        like.shape,
+        like.device,
+        like.dtype,
+    ):
+        kept = entry.scratch = torch.zeros_like(like, requires_grad=False)
     return kept

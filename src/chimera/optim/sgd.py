@@ -134,19 +134,15 @@ class SGD(Optimizer):
         buffer, started = as_real(entry.state["momentum_buffer"]), entry.state["started"]
         active = settings["momentum"].values()[entry.rows.members] != 0
         momentum = self._row(entry, "momentum", settings)
-        if not (active & ~started).any():
-            new = buffer * momentum + g * self._row(entry, "1-dampening", settings)
+        taken = self._row(entry, "1-dampening", settings)
+        if bool(active.all() and started.all()):
+            new = buffer.mul_(momentum).addcmul_(g, taken)
         else:
-            here = started.to(buffer.device).view(entry.rows.shape)
-            taken = self._row(entry, "1-dampening", settings)
-            new = torch.where(here, buffer * momentum + g * taken, g)
-        if not active.all():
-            here = active.to(buffer.device).view(entry.rows.shape)
-            buffer.copy_(torch.where(here, new, buffer))
-            new = torch.where(here, new, g)
-        else:
-            buffer.copy_(new)
-        started |= active
+            has, uses = (t.to(g.device).view(entry.rows.shape) for t in (started, active))
+            new = torch.where(has, buffer * momentum + g * taken, g)
+            buffer.copy_(torch.where(uses, new, buffer))
+            new = torch.where(uses, new, g)
+            started |= active
         return torch.addcmul(g, new, momentum) if self.options["nesterov"] else new
 
     def _factor(self, key: str, settings: dict[str, Setting]) -> Tensor:
