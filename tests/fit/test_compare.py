@@ -46,7 +46,7 @@ FACTORIES: list[Callable[[], nn.Module]] = [
 OPTIMIZERS: list[Any] = [
     ch.optim.AdamW,
     functools.partial(ch.optim.SGD, momentum=torch.tensor([0.9, 0.5, 0.0]), weight_decay=0.1),
-    functools.partial(ch.optim.Adam, betas=(0.8, 0.99)),
+    functools.partial(ch.optim.Adam, betas=(0.8, [0.99, 0.999, 0.9])),
 ]
 
 
@@ -125,6 +125,15 @@ def test_how_many_must_be_among_the_members(k: Any) -> None:
     result = ch.fit(modules, blobs(), epochs=1, batch_size=8)
     with pytest.raises(ValueError, match="k must be between 1 and 2"):
         compare_loop(modules, result, k)
+
+
+def test_parameter_groups_are_not_for_a_loop() -> None:
+    modules = [MLP(4, 2, hidden=6) for _ in range(2)]
+    groups = [{"params": "**.bias", "weight_decay": 0.0}]
+    optimizer = functools.partial(ch.optim.AdamW, groups=groups)
+    result = ch.fit(modules, blobs(), optimizer=optimizer, epochs=1, batch_size=8)
+    with pytest.raises(ValueError, match="cannot have the parameter groups"):
+        compare_loop(modules, result, 1)
 
 
 def test_other_modules_than_the_results_are_refused() -> None:

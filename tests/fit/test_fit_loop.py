@@ -253,6 +253,11 @@ def test_other_optimizers_and_their_settings() -> None:
     optimizer = functools.partial(ch.optim.SGD, momentum=0.9)
     result = ch.fit(nets(2), blobs(), optimizer=optimizer, lr=[0.1, 0.01], epochs=5, batch_size=16)
     assert [row["lr"] for row in result.table] == [0.1, 0.01]
+    assert "momentum" not in result.table[0]
+    each = functools.partial(ch.optim.Adam, betas=([0.8, 0.9], 0.99), weight_decay=[0.0, 0.1])
+    table = ch.fit(nets(2), blobs(), optimizer=each, epochs=1, batch_size=16).table
+    assert [(row["beta1"], row["weight_decay"]) for row in table] == [(0.8, 0.0), (0.9, 0.1)]
+    assert "beta2" not in table[0]
     plain = ch.fit(nets(2), blobs(), optimizer=ch.optim.SGD, lr=[0.1, 0.01], epochs=5)
     assert plain.table[0]["test_loss"] != result.table[0]["test_loss"]
 

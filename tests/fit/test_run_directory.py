@@ -58,7 +58,8 @@ def test_every_file_says_what_the_result_says(tmp_path: Path) -> None:
     assert (config["members"], config["epochs"], config["batch_size"]) == (3, 2, 8)
     assert config["data"]["name"] == "halves"
     assert config["data"]["sha256"] == blobs().sha256()
-    assert [m["lr"] for m in config["hyper_parameters"]] == [row["lr"] for row in result.table]
+    assert config["optimizer"]["name"] == "AdamW"
+    assert config["optimizer"]["groups"][0]["lr"] == [row["lr"] for row in result.table]
     environment = strict_json((out / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
     assert environment["threads"] == torch.get_num_threads()
@@ -81,6 +82,14 @@ def test_the_members_weights_are_those_of_the_stack(tmp_path: Path) -> None:
         for name, tensor in result.stack[position].state_dict().items():
             assert torch.equal(stored[f"groups.0.{name}"][place], tensor)
     assert torch.equal(stored["groups.1.weight"][0], result.stack[2].weight)
+
+
+def test_one_member_is_loaded_from_a_run(tmp_path: Path) -> None:
+    result = run(tmp_path / "out")
+    into = MLP(4, 2, hidden=4)
+    ch.load(tmp_path / "out" / "members.safetensors", into=into, member=1)
+    for name, tensor in result.stack[1].state_dict().items():
+        assert torch.equal(into.state_dict()[name], tensor)
 
 
 def test_figures_that_are_not_finite_are_null_in_json_and_nan_in_the_table(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from chimera.draws import randomness
 from chimera.draws.counter import member_keys
 from chimera.engine import train_step
 from chimera.fit.data import Data
+from chimera.fit.optimizers import of_member
 from chimera.fit.order import batches, order
-from chimera.fit.settings import Settings, keywords_of, narrowed
+from chimera.fit.settings import Settings
 from chimera.stack import Stack, each
 
 _STEPS = 50
@@ -32,7 +33,7 @@ def agreement(
     Args:
         members: plain modules, which stay as they are.
         data: on their device.
-        settings: what the run was told.
+        settings: of these members.
         rates: the members' learning rates, float64 [members].
     """
     data = data.to(data.device, torch.float64)
@@ -44,7 +45,7 @@ def agreement(
     for batch in taken:
         step(each(batch.x), each(batch.y))
     for position, module in enumerate(alone):
-        own = torch_optimizer(settings, module, position, rates)
+        own = of_member(optimizer, position, module)
         for number, batch in enumerate(taken):
             own.zero_grad()
             with randomness(seed=settings.seed, member=position, step=number):
@@ -60,26 +61,6 @@ def agreement(
 def _batches(stack: Stack, data: Data, settings: Settings) -> Any:
     keys = member_keys(settings.seed, stack.members, data.device)
     return batches(data.train, order(keys, 0, len(data.train)), settings.batch_size)
-
-
-def torch_optimizer(
-    settings: Settings, module: nn.Module, position: int, rates: Tensor, **options: Any
-) -> torch.optim.Optimizer:
-    """The optimizer of ``torch.optim`` that the member at ``position`` has alone."""
-    kind = getattr(torch.optim, settings.optimizer_name)
-    given = narrowed(settings.optimizer, [position], len(rates))
-    own = {name: _number(value) for name, value in keywords_of(given).items()}
-    optimizer: torch.optim.Optimizer = kind(
-        module.parameters(), lr=float(rates[position]), **own, **options
-    )
-    return optimizer
-
-
-def _number(value: Any) -> Any:
-    """A setting of one member as ``torch.optim`` takes it."""
-    if isinstance(value, tuple):
-        return tuple(_number(part) for part in value)
-    return value.item() if isinstance(value, Tensor) else value
 
 
 def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from chimera.draws.counter import member_keys
-from chimera.fit.agreement import agreement, torch_optimizer
+from chimera.fit.agreement import agreement
 from chimera.fit.data import Data
 from chimera.fit.evaluate import evaluate
 from chimera.fit.loop import synchronize
+from chimera.fit.optimizers import name_of, of_member
 from chimera.fit.order import order
 from chimera.fit.prepare import float_dtype, prepare
 from chimera.fit.result import Result, Row
@@ -100,10 +101,13 @@ def compare_loop(modules: Sequence[nn.Module], result: Result, k: int) -> Compar
     data = data.to(device, float_dtype(start))
     rates = torch.tensor([row["lr"] for row in result.table[:k]], dtype=torch.float64)
     error, steps = agreement([start[i] for i in range(k)], data, settings, rates)
+    optimizer = settings.optimizer(start, lr=rates)
     seconds, table = 0.0, []
     for position in range(k):
         module = start[position]
-        seconds += _train_alone(module, data, settings, position, rates)
+        seconds += _train_alone(
+            module, of_member(optimizer, position, module, fused=True), data, settings, position
+        )
         alone = evaluate(
             Stack([module.eval()]), data.test, settings.loss, settings.metric, settings.chunk
         )
@@ -122,18 +126,21 @@ def compare_loop(modules: Sequence[nn.Module], result: Result, k: int) -> Compar
         agrees=error <= _TOLERANCE,
         said=(
             f"Training steps alone: {k} of {len(modules)} members trained one by one with "
-            f"torch.optim.{settings.optimizer_name}(fused=True), "
+            f"torch.optim.{name_of(settings.optimizer)}(fused=True), "
             f"{settings.epochs} epochs of the same batches"
         ),
     )
 
 
 def _train_alone(
-    module: nn.Module, data: Data, settings: Settings, position: int, rates: Tensor
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Data,
+    settings: Settings,
+    position: int,
 ) -> float:
     """Trains one module as a plain loop does; the seconds it took."""
     module.train()
-    optimizer = torch_optimizer(settings, module, position, rates, fused=True)
     keys = member_keys(settings.seed, [position], data.device)
     start = time.perf_counter()
     for epoch in range(settings.epochs):

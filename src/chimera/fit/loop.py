@@ -14,12 +14,13 @@ from chimera.fit.data import Data, Part
 from chimera.fit.evaluate import Figures, ensemble_figure, evaluate
 from chimera.fit.losses import Loss
 from chimera.fit.metrics import MetricFunction
+from chimera.fit.optimizers import OptimizerClass, own_settings
 from chimera.fit.order import batches, order
 from chimera.fit.outputs import check_output
 from chimera.fit.prepare import Members, float_dtype, prepare
 from chimera.fit.result import Result, Row, ranking
 from chimera.fit.run_directory import RunDirectory, config_of, environment_of
-from chimera.fit.settings import OptimizerClass, Settings, checked
+from chimera.fit.settings import Settings, checked
 from chimera.fit.space import LogUniform, per_member
 from chimera.stack import Stack, each
 
@@ -79,16 +80,14 @@ def fit(
         for position in first_of_groups(stack):
             check_output(stack[position], data, f"member {stack.members[position]}")
     rates = per_member("lr", lr, settings.seed, stack.members)
-    table: list[Row] = [
-        {"member": member, "group": group, "lr": rate}
-        for member, group, rate in zip(stack.members, groups_of(stack), rates.tolist(), strict=True)
-    ]
+    training = Training(stack, data, settings, lr if isinstance(lr, (int, float)) else rates)
+    table = _first_columns(training, rates)
     directory = None if out is None else RunDirectory(out)
-    training = Training(stack, data, settings, rates)
     try:
         if directory is not None:
             directory.start(
-                config_of(settings, stack, table, config or {}), environment_of(stack.device)
+                config_of(settings, len(stack), training.optimizer, config or {}),
+                environment_of(stack.device),
             )
         records = []
         for _ in range(settings.epochs):
@@ -120,7 +119,7 @@ def fit(
 class Training:
     """A run on its way: the stack, its optimizer, and where in the data it stands."""
 
-    def __init__(self, stack: Stack, data: Data, settings: Settings, rates: Tensor) -> None:
+    def __init__(self, stack: Stack, data: Data, settings: Settings, rates: float | Tensor) -> None:
         self.stack, self.data, self.settings = stack, data, settings
         self.optimizer = settings.optimizer(stack, lr=rates)
         self.step = train_step(stack, settings.loss, self.optimizer)
@@ -201,6 +200,19 @@ class Training:
         """Every module's mode as it was."""
         for module, training in self.modes:
             module.training = training
+
+
+def _first_columns(training: Training, rates: Tensor) -> list[Row]:
+    """The table before any figure: member, group and hyper-parameters."""
+    columns = {
+        "member": training.stack.members,
+        "group": groups_of(training.stack),
+        "lr": rates.tolist(),
+        **own_settings(training.optimizer),
+    }
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
 
 
 def _with_modes(stack: Stack) -> list[nn.Module]:

@@ -4,7 +4,7 @@
 ``environment.json``    versions, platform, device, threads
 ``metrics.jsonl``       one whole line an epoch: for each figure the list over members
 ``members.csv``         one row a member: group, hyper-parameters, final figures
-``members.safetensors`` every member's weights, ``groups.<g>.<path>``, members on the leading axis
+``members.safetensors`` the stack, as ``ch.save`` writes it: ``groups.<g>.<path>``, members first
 
 JSON has no NaN: a figure that is not finite is null there, and nan or inf in ``members.csv``.
 """
@@ -21,13 +21,14 @@ from typing import Any
 
 import torch
 
+from chimera.fit.optimizers import name_of
 from chimera.fit.result import Result, Row
 from chimera.fit.settings import Settings
-from chimera.stack import Stack
+from chimera.optim.optimizer import Optimizer
+from chimera.stack import save
 from chimera.store.atomic import write_atomic
 from chimera.store.claim import claim_empty
 from chimera.store.lines import JsonLines
-from chimera.store.tensors import write_tensors
 
 _PACKAGES = ("chimera-nn", "torch", "numpy", "safetensors")
 
@@ -56,7 +57,7 @@ class RunDirectory:
         """Writes the members' table and weights."""
         self._lines.close()
         write_atomic(self.path / "members.csv", as_csv(result.table))
-        write_members(self.path / "members.safetensors", result.stack)
+        save(result.stack, self.path / "members.safetensors")
 
     def close(self) -> None:
         """Closes ``metrics.jsonl``, wherever the run stopped."""
@@ -64,7 +65,9 @@ class RunDirectory:
             self._lines.close()
 
 
-def config_of(settings: Settings, stack: Stack, table: list[Row], extra: Mapping[str, Any]) -> Row:
+def config_of(
+    settings: Settings, members: int, optimizer: Optimizer, extra: Mapping[str, Any]
+) -> Row:
     """What the run was told, as JSON can say it."""
     data = settings.data
     return {
@@ -79,9 +82,12 @@ def config_of(settings: Settings, stack: Stack, table: list[Row], extra: Mapping
             "seed": data.seed,
             "sha256": data.sha256(),
         },
-        "members": len(stack),
-        "hyper_parameters": table,
-        "optimizer": settings.optimizer_name,
+        "members": members,
+        "optimizer": {
+            "name": name_of(settings.optimizer),
+            "groups": optimizer.settings,
+            **optimizer.options,
+        },
         "loss": _name(settings.loss),
         "metric": settings.metric.name,
         "epochs": settings.epochs,
@@ -118,15 +124,6 @@ def as_csv(table: list[Row]) -> str:
     writer.writeheader()
     writer.writerows(table)
     return text.getvalue()
-
-
-def write_members(path: Path, stack: Stack) -> None:
-    """Every member's tensors, those of one group on one leading member axis."""
-    tensors = stack.state_dict()
-    groups: dict[str, list[str]] = {}
-    for name in tensors:
-        groups.setdefault(".".join(name.split(".")[:2]), []).append(name)
-    write_tensors(path, tensors, meta={"members": list(stack.members)}, row_groups=groups)
 
 
 def _version(package: str) -> str | None:
