@@ -1,8 +1,9 @@
 """What ``chimera fit`` does once its options are read: network, data, training, report."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def run(request: Request) -> int:
     arguments = check_settings(network, settings, given, request.module if ready else None)
     data = _data(request.data)
     sizes = {"features": data.features, "outputs": data.outputs} if ready else {}
-    modules = _instances(request, partial(network, **sizes, **arguments), data)
+    factory: Callable[[], nn.Module] = update_wrapper(partial(network, **arguments, **sizes), network)
+    modules = _instances(request, factory, arguments, data)
 
     console = Console()
     with Epochs(request.epochs, f"training {request.members} members") as epochs:
@@ -104,13 +106,15 @@ def _data(name: str) -> Data:
     return load_npz(name)
 
 
-def _instances(request: Request, factory: partial[nn.Module], data: Data) -> list[nn.Module]:
+def _instances(
+    request: Request, factory: Callable[[], nn.Module], arguments: dict[str, Any], data: Data
+) -> list[nn.Module]:
     """The members, built for the data; whatever fails here is in the network or its arguments."""
     try:
         return instances(factory, request.members, seed=request.seed, spec=data.spec())
     except Exception as error:
         told, _ = verdict(error)
-        called = _call(request.module, factory.keywords)
+        called = _call(request.module, arguments)
         raise Mistake(f"--module: {called} cannot be made for {data.name}: {told}") from error
 
 

@@ -1,7 +1,9 @@
 """What ``chimera fit`` prints at the end: the best members, three test figures, the time."""
 
 import math
+import textwrap
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -17,9 +19,11 @@ def print_result(console: Console, title: str, result: Result) -> None:
     sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
     print_line(console, f"{title} ({sizes} samples)")
     print_line(console)
-    print_line(console, "Best members by validation")
-    console.print(_best(result))
-    print_line(console)
+    if result.ranking:
+        print_line(console, f"Best members by validation: {result.metric}")
+        console.print(_best(result))
+    else:
+        print_line(console, "No member has finite figures: a lower --lr may help.")
     _figures(console, result)
     print_line(console)
     members, epochs = len(result.table), len(result.epochs)
@@ -51,19 +55,17 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 
 def print_line(console: Console, text: str = "") -> None:
     """Print ``text`` as it is, wrapped between words."""
-    console.print(text, markup=False, highlight=False)
+    wrapped = textwrap.fill(text, console.width, break_long_words=False)
+    console.print(wrapped, markup=False, highlight=False, soft_wrap=True)
 
 
 def _best(result: Result) -> Table:
     """The best members by validation, one a row."""
     metric = result.metric
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     parts = ("train", "validation", "test")
-    table.add_column("member", justify="right")
-    table.add_column("lr", justify="right")
-    table.add_column("train loss", justify="right")
-    for part in parts:
-        table.add_column(f"{part} {metric}", justify="right")
+    for heading in ("member", "lr", "train loss", *parts):
+        table.add_column(heading, justify="right")
     for position in result.ranking[:_SHOWN]:
         row = result.table[position]
         table.add_row(
@@ -79,6 +81,8 @@ def _figures(console: Console, result: Result) -> None:
     summary = result.summary
     members = len(result.table) - summary["broken"]
     averaged = "probabilities" if result.settings.data.task == "classification" else "outputs"
+    if not members:
+        return
     lines = [
         (f"best member by validation ({summary['best_member']})", summary["best"]),
         ("median member", summary["median"]),
@@ -88,7 +92,9 @@ def _figures(console: Console, result: Result) -> None:
     for text, figure in lines:
         print_line(console, f"  {text:<44} {_figure(figure)}")
     if summary["broken"]:
-        print_line(console, f"{summary['broken']} members have no finite figures and count nowhere")
+        print_line(
+            console, f"{summary['broken']} members have no finite figures and count nowhere."
+        )
 
 
 def _figure(figure: float | None) -> str:
