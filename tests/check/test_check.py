@@ -86,7 +86,9 @@ def test_a_finding_is_readable():
 def test_rules_are_left_out_by_name():
     assert rules(ch.check(Lists(), ignore=["unregistered-module"])) == ["plain-tensor"]
     assert rules(ch.check(Lists(), ignore="plain-tensor")) == ["unregistered-module"] * 2
-    with pytest.raises(ValueError, match="ignore: there is no check rule 'typo'; there are: child"):
+    with pytest.raises(
+        ValueError, match="ignore: there is no check rule 'typo'; there are: activation-"
+    ):
         ch.check(Lists(), ignore=["typo"])
 
 
@@ -134,6 +136,11 @@ def test_what_is_no_network_is_refused():
         ch.check(3)
     with pytest.raises(TypeError, match="module: dict returned dict, expected a module"):
         ch.check(dict)
+
+
+def test_a_bare_shape_is_no_specification():
+    with pytest.raises(TypeError, match="spec must be ch.spec"):
+        ch.check(nn.Linear(2, 2), (2, 2))
 
 
 def test_the_network_is_not_changed():

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from chimera.build.construct import construct_without_data
+from chimera.build.inputs import Inputs, as_specified
 from chimera.check.context import Context, not_started
 from chimera.check.finding import Finding, in_order
 from chimera.check.ignore import ignored
@@ -22,8 +23,8 @@ def check(
 ) -> list[Finding]:
     """Look for mistakes in a network: in its tree, its attributes and its source.
 
-    The network is not changed and not run. Source comments ``# chimera: ignore[rule]``, on a line
-    or on a ``class`` statement, leave findings out.
+    The network is not changed. With ``spec`` a copy of it runs, without data. Source comments
+    ``# chimera: ignore[rule]``, on a line or on a ``class`` statement, leave findings out.
 
     Args:
         module: a module, or a class or factory of one, which is called without arguments, on the
@@ -37,7 +38,7 @@ def check(
         Findings, errors first, then warnings, then what is worth knowing.
 
     Raises:
-        TypeError: ``module`` is neither a module nor callable.
+        TypeError: ``module`` is neither a module nor callable, or ``spec`` describes no inputs.
         ValueError: ``ignore`` names a rule that does not exist.
     """
     rules = all_rules()
@@ -47,7 +48,8 @@ def check(
             raise ValueError(
                 f"ignore: there is no check rule {name!r}; there are: {', '.join(sorted(rules))}"
             )
-    context, failure = _context(module, spec, loss)
+    inputs = None if spec is None else as_specified(spec)
+    context, failure = _context(module, inputs, loss)
     found = [
         finding
         for name, rule in rules.items()
@@ -64,7 +66,7 @@ def check(
 _CONSTRUCTOR = "constructor-fails"
 
 
-def _context(module: Any, spec: Any, loss: Any) -> tuple[Context, Finding | None]:
+def _context(module: Any, spec: Inputs | None, loss: Any) -> tuple[Context, Finding | None]:
     """What the rules look at, and the finding that there is no network where there is none."""
     if not isinstance(module, nn.Module):
         if not callable(module):
@@ -73,13 +75,12 @@ def _context(module: Any, spec: Any, loss: Any) -> tuple[Context, Finding | None
             )
         made = _made(module)
         if isinstance(made, Finding):
-            kinds = ((module.__qualname__, module),) if isinstance(module, type) else ()
-            return Context(None, kinds, spec, loss), made
+            named = ((module.__qualname__, module),) if isinstance(module, type) else ()
+            return Context(None, named, spec, loss), made
         module = made
     broken = not_started(module)
     if broken:
-        kinds = tuple((path, type(part)) for path, part in broken)
-        return Context(None, kinds, spec, loss), None
+        return Context(None, tuple((path, type(p)) for path, p in broken), spec, loss), None
     return Context(module, spec=spec, loss=loss), None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from chimera.build.inputs import as_specified
+from chimera.build.inputs import Inputs
 from chimera.build.trial import Trial, try_shapes
 from chimera.check.source import ClassSource, Method, Sources, users
 from chimera.paths.walk import every_path, join
@@ -31,7 +31,7 @@ class Context:
 
     root: nn.Module | None
     kinds: tuple[tuple[str, type], ...] = ()
-    spec: Any = None
+    spec: Inputs | None = None
     loss: Any = None
     sources: Sources = field(default_factory=Sources)
     failure: Exception | None = None
@@ -69,7 +69,7 @@ class Context:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return try_shapes(self.root, as_specified(self.spec))
+                return try_shapes(self.root, self.spec)
             except Exception as error:  # noqa: BLE001 - any error of a user's forward
                 self.failure = error
                 return None

@@ -1,0 +1,105 @@
+"""An activation at the end of a network that the loss applies itself, or that it needs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.nn import functional
+
+from chimera.check.context import Context
+from chimera.check.finding import Severity
+from chimera.check.rule import Place, Rule
+from chimera.check.tail import last_activations
+
+_CROSS_ENTROPY = (nn.CrossEntropyLoss, functional.cross_entropy)
+_WITH_LOGITS = (nn.BCEWithLogitsLoss, functional.binary_cross_entropy_with_logits)
+_NLL = (nn.NLLLoss, functional.nll_loss)
+
+_WRONG: list[tuple[tuple[Any, ...], str, Severity, str]] = [
+    (_CROSS_ENTROPY, "softmax", "error", "Return the logits: cross-entropy applies log-softmax."),
+    (_CROSS_ENTROPY, "sigmoid", "warning", "Return the logits: cross-entropy applies log-softmax."),
+    (
+        _CROSS_ENTROPY,
+        "relu",
+        "warning",
+        "Return the logits: ReLU makes one of two signs unsayable.",
+    ),
+    (
+        _CROSS_ENTROPY,
+        "log_softmax",
+        "info",
+        "Return the logits: it is applied twice, to no effect.",
+    ),
+    (_WITH_LOGITS, "sigmoid", "error", "Return the logits: the loss applies the sigmoid."),
+    (_WITH_LOGITS, "softmax", "error", "Return the logits: the loss applies a sigmoid."),
+    (_WITH_LOGITS, "log_sigmoid", "error", "Return the logits: the loss applies the sigmoid."),
+    (_NLL, "softmax", "error", "Use log_softmax: the loss expects logarithms of probabilities."),
+    (_NLL, "sigmoid", "error", "Use log_softmax: the loss expects logarithms of probabilities."),
+]
+
+
+def find(context: Context) -> Iterable[Place]:
+    if context.loss is None:
+        return
+    for last in last_activations(context):
+        for losses, activation, severity, mend in _WRONG:
+            if activation == last.activation and _is_one_of(context.loss, losses):
+                yield Place(
+                    last.path,
+                    f"the network ends in {activation}, and its loss is {_name(context.loss)}",
+                    last.file,
+                    last.line,
+                    severity,
+                    mend=mend,
+                )
+
+
+def _is_one_of(loss: Any, losses: tuple[Any, ...]) -> bool:
+    kind, function = losses
+    return loss is function or loss is kind or isinstance(loss, kind)
+
+
+def _name(loss: Any) -> str:
+    return str(getattr(loss, "__name__", None) or type(loss).__name__)
+
+
+RULE = Rule(
+    name="activation-before-loss",
+    severity="error",
+    what="A softmax or sigmoid at the end of a network whose loss expects logits, or the other way "
+    "round. Needs the loss.",
+    why="An activation that is applied twice flattens the gradients: the network trains slowly, to "
+    "a worse result, and says nothing.",
+    mend="Return what the loss expects.",
+    before="""\
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(20, 10)
+
+    def forward(self, x):
+        return self.linear(x).softmax(dim=1)
+
+
+loss = nn.CrossEntropyLoss()
+""",
+    after="""\
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(20, 10)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+loss = nn.CrossEntropyLoss()
+""",
+    find=find,
+)

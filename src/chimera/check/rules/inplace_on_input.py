@@ -1,0 +1,177 @@
+"""In-place operations on what the caller passed in."""
+
+import ast
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor, nn
+
+from chimera.check.context import Context
+from chimera.check.rule import Place, Rule
+from chimera.check.source import Method
+
+
+def find(context: Context) -> Iterable[Place]:
+    seen: set[int] = set()
+    for path, module in context.modules:
+        method = context.sources.method(type(module), "forward")
+        if method is None or id(method.node) in seen:
+            continue
+        seen.add(id(method.node))
+        for node, name in _Follow(method, module).changes():
+            yield Place(
+                path,
+                f"forward of {method.owner.__name__} changes its input `{name}` in place: "
+                f"{ast.unparse(node)}",
+                method.file.path,
+                node.lineno,
+            )
+
+
+class _Follow:
+    """The statements of a forward in order, with the names that still mean the caller's tensors."""
+
+    def __init__(self, method: Method, module: nn.Module) -> None:
+        self.method = method
+        self.module = module
+
+    def changes(self) -> Iterator[tuple[ast.stmt | ast.Call, str]]:
+        mine = {name for name in self.method.inputs if self._is_tensor(name)}
+        yield from self._block(self.method.node.body, mine)
+
+    def _is_tensor(self, name: str) -> bool:
+        """Whether an argument is a tensor: the first, if nothing says otherwise; others, if their
+        annotation says so."""
+        arguments = self.method.node.args
+        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+            if argument.arg == name and argument.annotation is not None:
+                return "Tensor" in ast.unparse(argument.annotation)
+        return name == self.method.inputs[0]
+
+    def _block(
+        self, body: list[ast.stmt], mine: set[str]
+    ) -> Iterator[tuple[ast.stmt | ast.Call, str]]:
+        """Follow a block; ``mine`` is changed to what holds at its end."""
+        for statement in body:
+            if isinstance(statement, (ast.If, ast.For, ast.While, ast.With, ast.Try)):
+                yield from self._compound(statement, mine)
+                continue
+            yield from self._calls(statement, mine)
+            if isinstance(statement, ast.AugAssign):
+                name = _base(statement.target)
+                if name in mine:
+                    yield statement, name
+            for target, value in _assignments(statement):
+                if isinstance(target, ast.Subscript):
+                    name = _base(target)
+                    if name in mine:
+                        yield statement, name
+                elif isinstance(target, ast.Name):
+                    same = isinstance(value, ast.Name) and value.id in mine
+                    (mine.add if same else mine.discard)(target.id)
+
+    def _compound(
+        self, statement: ast.stmt, mine: set[str]
+    ) -> Iterator[tuple[ast.stmt | ast.Call, str]]:
+        for head in ("test", "iter"):
+            if hasattr(statement, head):
+                yield from self._calls(getattr(statement, head), mine)
+        after: set[str] = set()
+        ends = [set(mine)] if not isinstance(statement, ast.With) else []
+        for block in ("body", "orelse", "finalbody"):
+            part = getattr(statement, block, [])
+            if part:
+                inside = set(mine)
+                yield from self._block(part, inside)
+                if not isinstance(part[-1], (ast.Return, ast.Raise)):
+                    ends.append(inside)
+        if isinstance(statement, ast.If) and statement.orelse:
+            ends = ends[1:]
+        for end in ends:
+            after |= end
+        mine.clear()
+        mine.update(after)
+
+    def _calls(self, node: ast.AST, mine: set[str]) -> Iterator[tuple[ast.Call, str]]:
+        for call in ast.walk(node):
+            if not (
+                isinstance(call, ast.Call) and isinstance(call.func, (ast.Attribute, ast.Name))
+            ):
+                continue
+            name = _base(call.func.value) if isinstance(call.func, ast.Attribute) else None
+            if name in mine and _is_inplace_method(call.func):
+                yield call, name
+                continue
+            first = call.args[0] if call.args else None
+            if isinstance(first, ast.Name) and first.id in mine and self._is_inplace(call):
+                yield call, first.id
+
+    def _is_inplace(self, call: ast.Call) -> bool:
+        """Whether a call changes its first argument: a layer or function with ``inplace=True``."""
+        for keyword in call.keywords:
+            if keyword.arg == "inplace" and isinstance(keyword.value, ast.Constant):
+                return keyword.value.value is True
+        name = self.method.attribute(call.func)
+        if name is None:
+            return False
+        try:
+            layer = self.module.get_submodule(name)
+        except AttributeError:
+            return False
+        if isinstance(layer, nn.Sequential) and len(layer):
+            layer = layer[0]
+        return vars(layer).get("inplace") is True
+
+
+def _base(node: ast.AST) -> str | None:
+    """``"x"`` for ``x`` and for ``x[...]``."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def _is_inplace_method(function: ast.AST) -> bool:
+    if not isinstance(function, ast.Attribute):
+        return False
+    name = function.attr
+    return name.endswith("_") and not name.endswith("__") and hasattr(Tensor, name)
+
+
+def _assignments(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr | None]]:
+    if isinstance(statement, ast.Assign):
+        for target in statement.targets:
+            if isinstance(target, (ast.Tuple, ast.List)):
+                yield from ((part, None) for part in target.elts)
+            else:
+                yield target, statement.value
+    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        yield statement.target, statement.value
+
+
+RULE = Rule(
+    name="inplace-on-input",
+    severity="warning",
+    what="A forward that changes its own input in place: x += 1, x.mul_(2), x[0] = 0, "
+    "F.relu(x, inplace=True), a layer with inplace=True as the first one.",
+    why="The caller's tensor is changed: a second call, another branch or the residual sum sees "
+    "other numbers, and autograd may refuse.",
+    mend="Compute a new tensor (x = x + 1), or work on x.clone().",
+    before="""\
+from torch import nn
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        x += 1
+        return x
+""",
+    after="""\
+from torch import nn
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        x = x + 1
+        return x
+""",
+    find=find,
+)

@@ -1,0 +1,108 @@
+"""Tensors that leave the graph, or the device, inside a forward."""
+
+import ast
+from collections.abc import Iterable, Iterator
+
+from chimera.check.context import Context
+from chimera.check.finding import Severity
+from chimera.check.rule import Place, Rule
+from chimera.check.source import Method
+
+_METHODS: dict[str, tuple[Severity, str]] = {
+    "numpy": ("warning", "Stay in torch: no gradient comes back from numpy."),
+    "cpu": ("warning", "Leave the device to the caller: net.to(device) moves what is registered."),
+    "item": ("info", "Keep the tensor, or take a number from the configuration."),
+    "tolist": ("info", "Keep the tensor."),
+}
+_NO_GRADIENT = ("no_grad", "inference_mode")
+
+
+def find(context: Context) -> Iterable[Place]:
+    for path, method in context.running():
+        if any(_is_no_gradient(part) for part in method.node.decorator_list):
+            continue
+        for node in _with_gradients(method.node):
+            if isinstance(node, ast.Attribute) and node.attr == "data" and _is_read(method, node):
+                yield Place(
+                    path,
+                    f"{ast.unparse(node)} leaves the graph: no gradient passes, and autograd does "
+                    "not see what is changed in it",
+                    method.file.path,
+                    node.lineno,
+                    mend="Use .detach(), which autograd watches, if no gradient is meant to pass.",
+                )
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                name = node.func.attr
+                if name in _METHODS and not node.args and not node.keywords:
+                    severity, mend = _METHODS[name]
+                    yield Place(
+                        path,
+                        f"{ast.unparse(node)} leaves "
+                        + ("the device" if name == "cpu" else "the graph and waits for the device"),
+                        method.file.path,
+                        node.lineno,
+                        severity,
+                        mend=mend,
+                    )
+
+
+def _with_gradients(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node below, those under ``with torch.no_grad()`` left out."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.With) and any(
+            _is_no_gradient(item.context_expr) for item in child.items
+        ):
+            continue
+        yield child
+        yield from _with_gradients(child)
+
+
+def _is_no_gradient(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        node = node.func
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
+    return name in _NO_GRADIENT
+
+
+def _is_read(method: Method, node: ast.Attribute) -> bool:
+    """Whether ``x.data`` is read off something that may be a tensor (``self.data`` is no such)."""
+    if not isinstance(node.ctx, ast.Load) or method.is_me(node.value):
+        return False
+    return method.resolve(node) is None and method.resolve(node.value) is None
+
+
+RULE = Rule(
+    name="leaves-graph",
+    severity="warning",
+    what=".data, .numpy(), .cpu(), .item() or .tolist() in a forward, outside of torch.no_grad().",
+    why="What passes through it gets no gradient; a device waits for it; torch.compile, "
+    "torch.export and CUDA graphs break there.",
+    mend="Compute with the tensor itself.",
+    before="""\
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(20, 10)
+
+    def forward(self, x):
+        return torch.tanh(self.linear(x).data)
+""",
+    after="""\
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(20, 10)
+
+    def forward(self, x):
+        return torch.tanh(self.linear(x))
+""",
+    find=find,
+)

@@ -1,0 +1,135 @@
+"""The last operation of a network, found by following what each forward returns."""
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chimera.check.context import Context
+from chimera.check.source import Method
+from chimera.paths.walk import join
+
+
+@dataclass(frozen=True)
+class Last:
+    """An activation whose result is the network's output, and where it stands."""
+
+    activation: str
+    path: str
+    file: str | None = None
+    line: int | None = None
+
+
+_MODULES: dict[type[nn.Module], str] = {
+    nn.Softmax: "softmax",
+    nn.Softmax2d: "softmax",
+    nn.LogSoftmax: "log_softmax",
+    nn.Sigmoid: "sigmoid",
+    nn.LogSigmoid: "log_sigmoid",
+    nn.ReLU: "relu",
+}
+_FUNCTIONS: list[tuple[Callable[..., Any], str]] = [
+    (torch.softmax, "softmax"),
+    (functional.softmax, "softmax"),
+    (torch.log_softmax, "log_softmax"),
+    (functional.log_softmax, "log_softmax"),
+    (torch.sigmoid, "sigmoid"),
+    (functional.sigmoid, "sigmoid"),
+    (functional.logsigmoid, "log_sigmoid"),
+    (torch.relu, "relu"),
+    (functional.relu, "relu"),
+]
+_METHODS = frozenset(("softmax", "log_softmax", "sigmoid", "relu"))
+
+
+def last_activations(context: Context) -> list[Last]:
+    """The activations that the network ends in: one, or several where forward has several ends."""
+    if context.root is None:
+        return []
+    return list(dict.fromkeys(_of_module(context, "", context.root, depth=0)))
+
+
+def _of_module(context: Context, path: str, module: nn.Module, depth: int) -> Iterator[Last]:
+    if depth > 50:
+        return
+    for kind, activation in _MODULES.items():
+        if type(module) is kind:
+            yield Last(activation, path)
+    method = context.sources.method(type(module), "forward")
+    if method is not None:
+        yield from _of_method(context, path, module, method, depth)
+    elif isinstance(module, nn.Sequential) or _is_our_sequence(module):
+        children = list(module._modules.items())
+        if children:
+            name, child = children[-1]
+            if child is not None:
+                yield from _of_module(context, join(path, name), child, depth + 1)
+
+
+def _is_our_sequence(module: nn.Module) -> bool:
+    from chimera.blocks import Sequential
+
+    return isinstance(module, Sequential)
+
+
+def _of_method(
+    context: Context, path: str, module: nn.Module, method: Method, depth: int
+) -> Iterator[Last]:
+    for value in _returned(method.node):
+        if not isinstance(value, ast.Call):
+            continue
+        line = value.lineno
+        name = method.attribute(value.func)
+        if name is not None:
+            child = _child(module, name)
+            if child is not None:
+                yield from _of_module(context, join(path, name), child, depth + 1)
+            continue
+        function = method.resolve(value.func)
+        for known, activation in _FUNCTIONS:
+            if function is known:
+                yield Last(activation, path, method.file.path, line)
+        if (
+            function is None
+            and isinstance(value.func, ast.Attribute)
+            and value.func.attr in _METHODS
+            and hasattr(Tensor, value.func.attr)
+        ):
+            yield Last(value.func.attr, path, method.file.path, line)
+
+
+def _child(module: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _returned(function: ast.AST) -> Iterator[ast.expr]:
+    """The expressions that are returned, a local name followed to the last thing it was set to."""
+    assigned: dict[str, ast.expr] = {}
+    for node in _own_statements(function):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    assigned[target.id] = node.value
+        elif isinstance(node, (ast.AugAssign, ast.For)) and isinstance(node.target, ast.Name):
+            assigned.pop(node.target.id, None)
+        elif isinstance(node, ast.Return) and node.value is not None:
+            value, seen = node.value, set()
+            while isinstance(value, ast.Name) and value.id in assigned and value.id not in seen:
+                seen.add(value.id)
+                value = assigned[value.id]
+            yield value
+
+
+def _own_statements(function: ast.AST) -> Iterator[ast.AST]:
+    """The statements of a function in the order of its text, without those of functions in it."""
+    for child in ast.iter_child_nodes(function):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+            yield child
+            yield from _own_statements(child)
