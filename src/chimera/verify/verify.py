@@ -13,9 +13,7 @@ from torch import Tensor
 from chimera.build.inputs import as_inputs
 from chimera.draws.mode import Key, next_evaluation
 from chimera.optim.optimizer import Optimizer
-from chimera.paths.nest import flatten, leaf_names
 from chimera.stack.each import Arguments, arguments
-from chimera.stack.outputs import merge
 from chimera.stack.stack import Stack
 from chimera.verify.loop import (
     Taken,
@@ -178,8 +176,13 @@ def _run_stack(stack: Stack, given: Arguments, objective: Any, key: Key) -> Take
         output = module(*inputs, **named)
         return output, objective(output, targets)
 
-    output, values = merge(ours.run(call, known, key))
-    total = values.sum() if isinstance(values, Tensor) else sum(value.sum() for value in values)
+    gave = [
+        (position, part.of_member(place))
+        for part in ours.run(call, known, key)
+        for place, position in enumerate(part.positions)
+    ]
+    pairs = [pair for _, pair in sorted(gave, key=lambda one: one[0])]
+    total = torch.stack([value for _, value in pairs]).sum()
     if total.requires_grad:
         total.backward()
     modules = ours.modules_list()
@@ -193,23 +196,11 @@ def _run_stack(stack: Stack, given: Arguments, objective: Any, key: Key) -> Take
         for name, buffer in module.named_buffers():
             buffers.setdefault(name, []).append(buffer)
     return Taken(
-        _outputs_of(output, len(stack)),
+        named_outputs([output for output, _ in pairs]),
         input_gradients(known.leaves),
         {name: stacked(values) for name, values in gradients.items()},
         {name: stacked(values) for name, values in buffers.items()},
     )
-
-
-def _outputs_of(output: Any, size: int) -> dict[str, Any]:
-    """The leaves of a stack's output, by the names that a member's own have."""
-    leaves, shape = flatten(output)
-    if isinstance(output, list) and len(output) == size:
-        return named_outputs(output)
-    names = leaf_names(shape, "output")
-    return {
-        name: leaf if isinstance(leaf, Tensor) else [leaf] * size
-        for name, leaf in zip(names, leaves, strict=True)
-    }
 
 
 def _dtype(stack: Stack, given: Arguments) -> torch.dtype:

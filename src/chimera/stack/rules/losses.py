@@ -89,7 +89,7 @@ class _CrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         """Outside vmap nothing calls this; members that share all of x and y do."""
         x, y = ctx.saved_tensors
         with torch.enable_grad():
@@ -124,7 +124,7 @@ class _Mean(torch.autograd.Function):
         return -(picked * weight_NB.to(picked.dtype)).sum(1)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         logs_NCB, index, weight_NB = ctx.saved_tensors
         grad = logs_NCB.exp()
