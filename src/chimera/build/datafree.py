@@ -44,9 +44,7 @@ _FILLS = _named(
     "bernoulli_ cauchy_ copy_ exponential_ fill_ geometric_ log_normal_ normal_ random_ uniform_ "
     "zero_",
 )
-_WRITES_STATISTICS = _named(torch, "batch_norm instance_norm") | _named(
-    torch.nn.functional, "batch_norm instance_norm"
-)
+_WRITES_STATISTICS = _named(torch.nn.functional, "batch_norm instance_norm")
 _INDEXES = _named(torch.Tensor, "__getitem__ __setitem__")
 _IN_PLACE = _named(
     torch.Tensor,
@@ -121,7 +119,8 @@ class DataFree(TorchFunctionMode):
         on_meta_args, on_meta_named = map_leaves(_on_meta, (args, named))
         result = called(func, on_meta_args, on_meta_named)
         if func in _WRITES_STATISTICS:
-            written = tensors_in((args[1:], named))
+            statistics = (named.get(name) for name in ("running_mean", "running_var"))
+            written = tensors_in((args[1:3], *statistics))
         else:
             written = tensors_in(named.get("out"))
         if _changes_its_first(func) and isinstance(first, torch.Tensor):

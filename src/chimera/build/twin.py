@@ -69,8 +69,6 @@ def tensors_of(net: nn.Module) -> Iterator[torch.Tensor]:
 def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
-        if value.grad is not None:
-            yield value.grad
     elif isinstance(value, dict):
         for item in value.values():
             yield from _tensors_in(item)
