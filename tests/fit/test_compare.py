@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import chimera as ch
@@ -74,6 +76,36 @@ def test_members_of_a_stack_are_those_of_a_loop(factory: Any, optimizer: Any) ->
             assert row["loop"] == pytest.approx(row["stack"], abs=0.1)
 
 
+@st.composite
+def networks(draw: st.DrawFn) -> Callable[[], nn.Module]:
+    """A chain of layers of random widths, norms, activations and dropout, one layer used twice."""
+    widths = draw(st.lists(st.integers(1, 7), min_size=1, max_size=3))
+    norm = draw(st.sampled_from([nn.Identity, nn.BatchNorm1d, nn.LayerNorm]))
+    activation = draw(st.sampled_from([nn.ReLU, nn.Tanh, nn.GELU]))
+    dropout = draw(st.sampled_from([0.0, 0.3]))
+    twice = draw(st.booleans())
+
+    def network() -> nn.Module:
+        layers: list[nn.Module] = []
+        before = 4
+        for width in widths:
+            layers += [nn.Linear(before, width), norm(width), activation(), nn.Dropout(dropout)]
+            before = width
+        shared = nn.Linear(before, before)
+        layers += [shared, activation(), shared] if twice else []
+        return nn.Sequential(*layers, nn.Linear(before, 2))
+
+    return network
+
+
+@given(factory=networks(), members=st.integers(2, 4), seed=st.integers(0, 5))
+@settings(deadline=None, max_examples=10)
+def test_networks_nobody_chose_agree_with_a_loop(factory: Any, members: int, seed: int) -> None:
+    modules = ch.instances(factory, members, seed=seed)
+    result = ch.fit(modules, blobs(), seed=seed, epochs=1, batch_size=8, lr=1e-2)
+    assert compare_loop(modules, result, members).error < 1e-6
+
+
 def test_a_stack_that_learns_otherwise_does_not_agree() -> None:
     class Wrong(ch.optim.SGD):
         """Takes a little more than the step."""
@@ -114,6 +146,7 @@ def test_its_text_says_what_was_measured() -> None:
 def test_differences_are_relative_and_see_what_is_not_finite() -> None:
     one = {"a": torch.tensor([1.0, 100.0])}
     assert difference(one, {"a": torch.tensor([2.0, 100.0])}) == pytest.approx(0.01)
+    assert difference(one, {"a": torch.tensor([2.0, 100.0])}, way=1000) == pytest.approx(0.001)
     assert difference(one, {"a": torch.tensor([1.0, float("nan")])}) == float("inf")
     both = {"a": torch.tensor([1.0, float("nan")])}
     assert difference(both, both) == 0

@@ -132,6 +132,18 @@ def test_members_see_the_data_in_orders_of_their_own() -> None:
     assert not torch.equal(weights(result, 0)["out.weight"], weights(result, 1)["out.weight"])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_member_learns_on_a_gpu_what_it_learns_on_a_cpu() -> None:
+    modules = [m.double() for m in ch.instances(Everything, 3, seed=1)]
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": ch.LogUniform(1e-3, 1e-2)}
+    here = ch.fit(modules, blobs(), **options)
+    there = ch.fit(modules, blobs(), device="cuda", **options)
+    assert there.stack.device.type == "cuda"
+    for one, other in zip(here.table, there.table, strict=True):
+        assert one == pytest.approx(other, rel=1e-6)
+
+
 def test_a_stack_is_trained_in_place_and_modes_come_back() -> None:
     stack = ch.Stack(nets(2, dropout=0.5)).eval()
     before = [parameter.clone() for parameter in stack.parameters()]

@@ -19,7 +19,7 @@ from chimera.fit.order import batches, order
 from chimera.fit.settings import Settings
 from chimera.stack import Stack, each
 
-_STEPS = 50
+_STEPS = 20
 
 
 def agreement(
@@ -28,7 +28,9 @@ def agreement(
     """The worst difference between a stack of ``members`` and a loop over them, and the steps.
 
     Both take the same first steps of the first epoch, with the same draws. The difference is of
-    a parameter or buffer, relative to its largest value; infinite where one is finite alone.
+    a parameter or buffer, relative to its largest value, or to the steps times the learning rate
+    where that is more (a parameter whose gradient is rounding noise holds nothing else); infinite
+    where one is finite alone.
 
     Args:
         members: plain modules, which stay as they are.
@@ -52,8 +54,8 @@ def agreement(
                 settings.loss(module(batch.x[position]), batch.y[position]).backward()
             own.step()
     errors = [
-        difference(stack[position].state_dict(), module.state_dict())
-        for position, module in enumerate(alone)
+        difference(stack[position].state_dict(), module.state_dict(), way=len(taken) * float(rate))
+        for position, (module, rate) in enumerate(zip(alone, rates, strict=True))
     ]
     return max(errors), len(taken)
 
@@ -63,8 +65,11 @@ def _batches(stack: Stack, data: Data, settings: Settings) -> Any:
     return batches(data.train, order(keys, 0, len(data.train)), settings.batch_size)
 
 
-def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """The worst difference of two state dicts, each tensor's relative to its largest value."""
+def difference(one: dict[str, Tensor], other: dict[str, Tensor], way: float = 0.0) -> float:
+    """The worst difference of two state dicts, each tensor's relative to its largest value.
+
+    Or relative to ``way``, where that is more.
+    """
     worst = 0.0
     for name, expected in other.items():
         came = one[name].double()
@@ -74,6 +79,6 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
             return float("inf")
         gap = (came - expected).nan_to_num(0.0, 0.0, 0.0).abs()
         if gap.numel():
-            scale = expected.nan_to_num(0.0, 0.0, 0.0).abs().max().clamp(min=1e-300)
+            scale = expected.nan_to_num(0.0, 0.0, 0.0).abs().max().clamp(min=max(way, 1e-300))
             worst = max(worst, float(gap.max() / scale))
     return worst

@@ -32,7 +32,8 @@ class Comparison:
         loop_seconds: per member: the loop's training time, divided by the members it trained.
         table: a row per member: ``member``, and its test metric in the stack and in the loop.
         error: the worst difference between a member's tensors in a stack and in a loop, relative
-            to the tensor's largest value, after the same steps in float64.
+            to the tensor's largest value (or to the way that the steps can go, where that is
+            more), after the same steps in float64.
         steps: how many steps that were.
         agrees: whether ``error`` is below 1e-6.
         said: what was measured, in a sentence.
