@@ -9,6 +9,13 @@ from chimera.check.context import Context
 from chimera.check.rule import Place, Rule
 from chimera.check.source import Method
 
+_TENSORS = frozenset(
+    text.format(tensor)
+    for tensor in ("Tensor", "torch.Tensor")
+    for text in ("{}", "Optional[{}]", "{} | None", "None | {}")
+)
+"""Annotations of an argument that is a tensor; one of a list of tensors is none."""
+
 
 def find(context: Context) -> Iterable[Place]:
     seen: set[int] = set()
@@ -44,7 +51,7 @@ class _Follow:
         arguments = self.method.node.args
         for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
             if argument.arg == name and argument.annotation is not None:
-                return "Tensor" in ast.unparse(argument.annotation)
+                return ast.unparse(argument.annotation).strip("'\"") in _TENSORS
         return name == self.method.inputs[0]
 
     def _block(
@@ -75,6 +82,8 @@ class _Follow:
         for head in ("test", "iter"):
             if hasattr(statement, head):
                 yield from self._calls(getattr(statement, head), mine)
+        if isinstance(statement, ast.If) and _asks_for_inplace(statement.test):
+            return
         after: set[str] = set()
         ends = [set(mine)] if not isinstance(statement, ast.With) else []
         for block in ("body", "orelse", "finalbody"):
@@ -92,7 +101,7 @@ class _Follow:
         mine.update(after)
 
     def _calls(self, node: ast.AST, mine: set[str]) -> Iterator[tuple[ast.Call, str]]:
-        for call in ast.walk(node):
+        for call in _decided(node):
             if not (
                 isinstance(call, ast.Call) and isinstance(call.func, (ast.Attribute, ast.Name))
             ):
@@ -120,6 +129,22 @@ class _Follow:
         if isinstance(layer, nn.Sequential) and len(layer):
             layer = layer[0]
         return vars(layer).get("inplace") is True
+
+
+def _asks_for_inplace(test: ast.AST) -> bool:
+    """Whether a condition asks for a setting, as in ``if self.inplace``: then a caller asked."""
+    return any(
+        "inplace" in str(getattr(part, "attr", getattr(part, "id", ""))) for part in ast.walk(test)
+    )
+
+
+def _decided(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node of an expression, those that a setting decides about left out."""
+    if isinstance(node, ast.IfExp) and _asks_for_inplace(node.test):
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _decided(child)
 
 
 def _base(node: ast.AST) -> str | None:
