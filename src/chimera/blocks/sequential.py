@@ -6,7 +6,7 @@ runs twice. Children given by position are named by their positions, and stay so
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Self, overload
+from typing import Any, overload
 
 from torch import nn
 
@@ -90,18 +90,18 @@ class Sequential(nn.Module):
         del pairs[where]
         replace(self, _numbered(pairs) if by_position else pairs)
 
-    def append(self, module: nn.Module, name: str | None = None) -> Self:
+    def append(self, module: nn.Module, name: str | None = None) -> "Sequential":
         """Add ``module`` last; a chain whose modules have names needs its ``name``."""
         return self.insert(len(self), module, name)
 
-    def extend(self, modules: "Iterable[nn.Module] | dict[str, nn.Module]") -> Self:
+    def extend(self, modules: "Iterable[nn.Module] | dict[str, nn.Module]") -> "Sequential":
         """Add several modules last, in order; a dict for a chain whose modules have names."""
         new = list(modules.items()) if isinstance(modules, dict) else [(None, m) for m in modules]
         for name, module in new:
             self.append(module, name)
         return self
 
-    def insert(self, index: int, module: nn.Module, name: str | None = None) -> Self:
+    def insert(self, index: int, module: nn.Module, name: str | None = None) -> "Sequential":
         """Put ``module`` before the one at position ``index``, as ``list.insert`` does.
 
         Raises:

@@ -5,7 +5,7 @@ Contract: every parameter is in exactly one group. Group 0 holds what no other g
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from chimera.optim.settings import Setting
 from chimera.paths.patterns import matches
 
 
+@runtime_checkable
 class StackedParameter(Protocol):
     """What an optimizer reads of ``Stack.layout()``."""
 
@@ -28,6 +29,7 @@ class StackedParameter(Protocol):
     def frozen(self) -> Tensor | None: ...
 
 
+@runtime_checkable
 class Stacked(Protocol):
     """What an optimizer needs of a Stack."""
 
