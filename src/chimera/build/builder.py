@@ -19,7 +19,7 @@ from chimera.build.inputs import Inputs, as_inputs, as_specified
 from chimera.build.lazy import initialize, is_lazy, waiting
 from chimera.build.snapshot import unchanged_on_error
 from chimera.build.spec import Spec
-from chimera.build.trial import Trial, try_example, try_shapes
+from chimera.build.trial import Trial, try_example, try_shapes, without_data
 from chimera.draws.seeds import as_seed, derive, forked
 from chimera.paths.notice import ChimeraWarning
 from chimera.paths.walk import first_paths, join
@@ -125,7 +125,7 @@ def furnish(
     with unchanged_on_error(net, values=reinitialize or bool(schemes)):
         for module, path in first_paths(net).items():
             if is_lazy(module) and path in trial.calls:
-                inputs = trial.calls[path].inputs.map(_without_data)
+                inputs = without_data(trial.calls[path].inputs)
                 try:
                     with forked(derive(seed, path)):
                         initialize(module, inputs)
@@ -145,12 +145,6 @@ def furnish(
         if device is not None or dtype is not None:
             net.to(device=device, dtype=dtype)
     return notes
-
-
-def _without_data(leaf: Any) -> Any:
-    if isinstance(leaf, Spec):
-        return torch.empty(leaf.sized({}), dtype=leaf.dtype, device="meta")
-    return leaf
 
 
 def _as_example(example: Any) -> Inputs:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from chimera.build.builder import furnish, tried
-from chimera.build.construct import Factory, check_factory, construct
+from chimera.build.construct import Factory, check_factory, construct, name_of
 from chimera.build.inputs import Inputs, as_specified
 from chimera.build.lazy import structure
 from chimera.build.trial import Trial
@@ -33,7 +33,7 @@ def instances(
 
     Raises:
         TypeError: if ``factory`` makes no modules, or is a module itself; if ``n`` is no int.
-        ValueError: if ``n`` is less than 1.
+        ValueError: if ``n`` is less than 1, or the factory returns one module twice.
         Exception: what the constructor or the build raises, with a note that names the instance.
     """
     check_factory(factory, "factory")
@@ -45,6 +45,13 @@ def instances(
     seed = as_seed(seed)
     inputs = None if spec is None else as_specified(spec)
     made = [construct(factory, args, kwargs, seed, index) for index in range(count)]
+    first: dict[int, int] = {}
+    for index, module in enumerate(made):
+        if first.setdefault(id(module), index) != index:
+            raise ValueError(
+                f"instances {first[id(module)]} and {index} are one module; "
+                f"{name_of(factory)} must make a new one at each call"
+            )
     if inputs is None:
         return made
     notes: dict[str, None] = {}

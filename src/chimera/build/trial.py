@@ -12,6 +12,7 @@ from torch import nn
 from chimera.build.adopt import Place, plain_tensors
 from chimera.build.datafree import DataFree, is_uninitialized
 from chimera.build.inputs import Inputs
+from chimera.build.lazy import initialize, is_lazy
 from chimera.build.record import INPUT, Call, Recorder, origin, pass_on, set_origin, specified
 from chimera.build.spec import Spec, resolutions
 from chimera.build.twin import replica, twin
@@ -111,6 +112,9 @@ def _explore(
         assert furthest is not None
         assert furthest.error is not None
         raise furthest.error
+    for module, path in first_paths(found.net).items():
+        if is_lazy(module) and path in found.calls:
+            initialize(module, without_data(found.calls[path].inputs))
     found.conditions = list(dict.fromkeys(explorer.conditions.values()))
     return found
 
@@ -148,6 +152,11 @@ class _Run:
         if path is None or path == INPUT:
             return path
         return f"{path or 'the root'}, {one_line(self.net.get_submodule(path))}"
+
+
+def without_data(inputs: Inputs) -> Inputs:
+    """Tensors without data in the places of specifications."""
+    return inputs.map(lambda leaf: _meta(leaf, {}, None))
 
 
 def _own_tensors(net: nn.Module) -> Iterator[torch.Tensor]:
