@@ -8,8 +8,6 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-# One thread a process: pytest runs JOBS processes, and more threads than cores only wait.
-TESTING := OMP_NUM_THREADS=1
 PYTEST := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -41,17 +39,17 @@ check: $(INSTALLED) ## format, lint, types, imports
 	$(BIN)/lint-imports
 
 tests: $(INSTALLED) ## the tests alone
-	$(TESTING) $(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest $(PYTEST)
 
 test-long: $(INSTALLED) ## the tests that take minutes, and more random examples
-	$(TESTING) HYPOTHESIS_PROFILE=long $(BIN)/pytest $(PYTEST) -m "long or not long" --timeout 1800
+	HYPOTHESIS_PROFILE=long $(BIN)/pytest $(PYTEST) -m "long or not long" --timeout 1800
 
 TORCH ?= 2.11.0
 TORCH_VENV := .venv-torch-$(TORCH)
 TORCH_INSTALLED := $(TORCH_VENV)/.installed
 
 test-torch: $(TORCH_INSTALLED) ## the tests with another torch: make test-torch TORCH=2.11.0
-	$(TESTING) $(TORCH_VENV)/bin/pytest $(PYTEST)
+	$(TORCH_VENV)/bin/pytest $(PYTEST)
 
 # Another torch brings other versions of what it stands on: those pins are left out.
 $(TORCH_INSTALLED): pyproject.toml constraints.txt
@@ -64,7 +62,7 @@ $(TORCH_INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 shapes: $(INSTALLED) ## the tests with every annotated shape and type checked at run time
-	$(TESTING) $(BIN)/pytest $(PYTEST) --jaxtyping-packages=chimera,beartype.beartype
+	$(BIN)/pytest $(PYTEST) --jaxtyping-packages=chimera,beartype.beartype
 
 docs: $(INSTALLED) ## the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

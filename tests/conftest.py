@@ -2,6 +2,9 @@
 
 import os
 
+# Several test processes share the cores: a thread more than one each only waits for the others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 import torch

@@ -40,11 +40,11 @@ def run(line: str) -> str:
 
 
 def comparable(line: str, output: str) -> list[str]:
-    """The lines of ``output`` without what the machine decides."""
-    lines = [" ".join(text.split()) for text in output.strip().splitlines()]
-    if line.startswith("chimera fit"):
-        lines = [re.sub(r"[━─]+", "-", NUMBER.sub("#", text)) for text in lines]
-    return lines
+    """The words of ``output`` without what the machine decides."""
+    if not line.startswith("chimera fit digits"):
+        return [text.rstrip() for text in output.strip().splitlines()]
+    text = re.sub(r"─+", "─", NUMBER.sub("#", output))
+    return re.sub(r"# m?s\b", "# s", text).split()
 
 
 def commands(source: str) -> Iterator[tuple[str, str]]:

@@ -1,8 +1,10 @@
 """The package as a whole: its lazy names, its version, what it ships."""
 
+import ast
 import importlib.metadata
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -27,6 +29,22 @@ def test_every_public_name_loads(name: str) -> None:
         assert callable(value)
         assert value.__doc__
     assert name in dir(ch)
+
+
+def test_type_checkers_see_the_names_that_are_loaded_on_first_use() -> None:
+    tree = ast.parse(Path(str(ch.__file__)).read_text())
+    (block,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    seen = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        for name in node.names:
+            assert name.asname == name.name, "a name that is not re-exported"
+            seen[name.name] = node.module
+    assert seen == {"optim": "chimera", **ch._HOME}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

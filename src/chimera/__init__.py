@@ -22,6 +22,28 @@ if TYPE_CHECKING:
     from chimera.blocks import Residual as Residual
     from chimera.blocks import Sequential as Sequential
     from chimera.blocks import While as While
+    from chimera.build import build as build
+    from chimera.build import inputs as inputs
+    from chimera.build import instances as instances
+    from chimera.build import shapes as shapes
+    from chimera.build import spec as spec
+    from chimera.check import Finding as Finding
+    from chimera.check import check as check
+    from chimera.check import contract as contract
+    from chimera.draws import randomness as randomness
+    from chimera.engine import train_step as train_step
+    from chimera.fit import LogUniform as LogUniform
+    from chimera.fit import data as data
+    from chimera.fit import digits as digits
+    from chimera.fit import fit as fit
+    from chimera.paths import ChimeraWarning as ChimeraWarning
+    from chimera.stack import Stack as Stack
+    from chimera.stack import each as each
+    from chimera.stack import explain as explain
+    from chimera.stack import load as load
+    from chimera.stack import save as save
+    from chimera.store import CheckpointError as CheckpointError
+    from chimera.verify import verify as verify
 
 _HOMES = {
     "chimera.blocks": ("Sequential", "Parallel", "Residual", "Repeat", "While", "Cond", "Constant"),
