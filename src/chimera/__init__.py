@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from chimera.draws import randomness as randomness
     from chimera.engine import train_step as train_step
     from chimera.fit import LogUniform as LogUniform
-    from chimera.fit import data as data
-    from chimera.fit import digits as digits
     from chimera.fit import fit as fit
+    from chimera.fit.data import data as data
+    from chimera.fit.digits import digits as digits
     from chimera.paths import ChimeraWarning as ChimeraWarning
     from chimera.stack import Stack as Stack
     from chimera.stack import each as each
