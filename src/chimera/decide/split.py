@@ -37,9 +37,13 @@ class Decisions:
 
     def __init__(self, recorded: Sequence[Any] = ()) -> None:
         self.made: list[Any] = []
+        self.asked = False
         self._recorded = list(recorded)
 
     def __call__(self, tensor: Tensor, conversion: str) -> Any:
+        if conversion == "requires_grad":
+            self.asked = True
+            return requires_grad(tensor)
         place = len(self.made)
         if place < len(self._recorded):
             value = self._recorded[place]
@@ -94,6 +98,31 @@ class _Read(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, tensor: Tensor, sink: _Sink) -> tuple[Tensor, None]:
         sink.values = tensor.detach().movedim(in_dims[0], 0).tolist()
         return tensor.new_empty(0), None
+
+
+class _Ask(torch.autograd.Function):
+    """Sees whether the members' tensors require a gradient."""
+
+    @staticmethod
+    def forward(tensor: Tensor, sink: _Sink) -> Tensor:
+        sink.values = [tensor.requires_grad]
+        return tensor.new_empty(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, tensor: Tensor, sink: _Sink) -> tuple[Tensor, None]:
+        sink.values = [tensor.requires_grad]
+        return tensor.new_empty(0), None
+
+
+def requires_grad(tensor: Tensor) -> bool:
+    """Whether a tensor of the enclosing vmap requires a gradient outside of it."""
+    sink = _Sink()
+    _Ask.apply(tensor, sink)  # type: ignore[no-untyped-call]
+    return bool(sink.values[0])
 
 
 def per_member(tensor: Tensor) -> list[Any]:

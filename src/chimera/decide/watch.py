@@ -20,6 +20,7 @@ CONVERSIONS: dict[Any, str] = {
     Tensor.__index__: "index",
     Tensor.item: "item",
     Tensor.tolist: "tolist",
+    Tensor.requires_grad.__get__: "requires_grad",  # type: ignore[attr-defined]
     torch.is_nonzero: "bool",
     Tensor.is_nonzero: "bool",
 }
@@ -38,6 +39,24 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
 def convert(value: Any, conversion: str) -> Any:
     """A Python number as the conversion of that name gives it."""
     return _CONVERT[conversion](value)
+
+
+class Asked(Exception):
+    """A module asked a tensor for something that a batched tensor answers wrongly."""
+
+
+class Sentinel(TorchFunctionMode):
+    """Refuses the questions that batched tensors answer wrongly without an error.
+
+    A tensor inside vmap says that it requires no gradient, whatever the members' say.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if CONVERSIONS.get(func) == "requires_grad":
+            raise Asked("the module asks a tensor whether it requires a gradient")
+        return func(*args, **(kwargs or {}))
 
 
 class Watch(TorchFunctionMode):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from chimera.draws.counter import derive, member_keys
-from chimera.draws.rewrite import REWRITES, Unwritable
+from chimera.draws.rewrite import REWRITES, Unwritable, switched_off
 from chimera.draws.seeds import forked
 
 _DRAWS = torch.Tag.nondeterministic_seeded
@@ -57,6 +57,16 @@ def draws_so_far() -> int:
     return _running[-1].calls if _running else 0
 
 
+def require_draws(what: str) -> None:
+    """Refuse a draw that no mode would answer, such as one that vmap does not see.
+
+    Raises:
+        Undrawable: no mode is on.
+    """
+    if not _running:
+        raise Undrawable(f"{what} draws random numbers, and no key is set")
+
+
 class Drawing(TorchDispatchMode):
     """Answers random operations from keys.
 
@@ -87,7 +97,7 @@ class Drawing(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if _DRAWS not in func.tags:
+        if _DRAWS not in func.tags or switched_off(func, args, kwargs):
             return func(*args, **kwargs)
         if kwargs.get("generator") is not None:
             return self._with_generator(func, args, kwargs)

@@ -190,3 +190,13 @@ def _multinomial(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dic
         waits = counter.exponential(keys, mine.shape[1:], torch.float64) / mine.double()
         index = waits.argsort(dim=-1, stable=True)[..., :count]
     return index.reshape(*weights.shape[:-1], count)
+
+
+def switched_off(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operator that can draw does not: no dropout asked for, or not training."""
+    values = dict(kwargs)
+    for argument, value in zip(operator._schema.arguments, args, strict=False):
+        values[argument.name] = value
+    return any(values.get(name) == 0.0 for name in ("dropout_p", "dropout")) or any(
+        values.get(name) is False for name in ("train", "training")
+    )

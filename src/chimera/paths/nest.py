@@ -1,16 +1,25 @@
-"""Nested values: lists, tuples, named tuples, dicts and dataclasses, with leaves of any type.
+"""Nested values: lists, tuples, dicts, deques, sets, dataclasses, with leaves of any type.
 
 ``flatten`` and ``Shape.rebuild`` are inverses. Two values nest alike when their shapes are equal.
+With ``objects`` plain objects of users' classes nest, too, by what their ``__dict__`` holds.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict, defaultdict
+import enum
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
-_DICTS: tuple[type, ...] = (dict, OrderedDict)
+from torch import Tensor, nn
+
+_DICTS: tuple[type, ...] = (dict, OrderedDict, Counter)
+_SETS: tuple[type, ...] = (set, frozenset)
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+# What a class defines that keeps more than its ``__dict__`` holds, or hides it.
+_OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__deepcopy__")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,9 +28,11 @@ class Shape:
 
     Attributes:
         kind: the container's class, ``None`` for a leaf.
-        keys: the names of the parts (dict keys, field names), ``()`` where parts go by position.
+        keys: the names of the parts (dict keys, field names), ``()`` where parts go by position;
+            of a set, which has no parts, the elements.
         parts: the shapes of the parts, in order.
-        extra: what else the container needs to be made again (a default factory).
+        extra: what else the container needs to be made again (a default factory, a greatest
+            length, how an object keeps its parts).
     """
 
     kind: type | None
@@ -42,25 +53,43 @@ class Shape:
     def _take(self, leaves: Any) -> Any:
         if self.kind is None:
             return next(leaves)
-        parts = [part._take(leaves) for part in self.parts]
-        if self.kind is defaultdict:
-            return defaultdict(self.extra, zip(self.keys, parts, strict=True))
-        if self.kind in _DICTS:
-            return self.kind(zip(self.keys, parts, strict=True))
-        if dataclasses.is_dataclass(self.kind):
-            value = object.__new__(self.kind)
-            for name, part in zip(self.keys, parts, strict=True):
-                object.__setattr__(value, name, part)
+        kind, keys, parts = self.kind, self.keys, [part._take(leaves) for part in self.parts]
+        if kind is defaultdict:
+            return defaultdict(self.extra, zip(keys, parts, strict=True))
+        if kind in _DICTS:
+            return kind(dict(zip(keys, parts, strict=True)))
+        if kind in _SETS:
+            return kind(keys)
+        if kind is deque:
+            return deque(parts, self.extra)
+        if isinstance(self.extra, _Object):
+            return self.extra.made(kind, dict(zip(keys, parts, strict=True)))
+        return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Object:
+    """How an object keeps its parts: in its ``__dict__``, or by fields, some also as items."""
+
+    fields: bool
+    items: tuple[str, ...] = ()
+
+    def made(self, kind: Any, parts: dict[str, Any]) -> Any:
+        value = kind.__new__(kind)
+        if not self.fields:
+            value.__dict__.update(parts)
             return value
-        if hasattr(self.kind, "_fields"):
-            return self.kind(*parts)
-        return self.kind(parts)
+        for name, part in parts.items():
+            object.__setattr__(value, name, part)
+        for name in self.items:
+            OrderedDict.__setitem__(value, name, parts[name])
+        return value
 
 
 LEAF = Shape(None)
 
 
-def _parts(value: Any) -> tuple[tuple[Any, ...], Sequence[Any], Any] | None:
+def _parts(value: Any, objects: bool) -> tuple[tuple[Any, ...], Sequence[Any], Any] | None:
     kind = type(value)
     if kind in _DICTS:
         return tuple(value), list(value.values()), None
@@ -68,11 +97,29 @@ def _parts(value: Any) -> tuple[tuple[Any, ...], Sequence[Any], Any] | None:
         return tuple(value), list(value.values()), value.default_factory
     if kind in (list, tuple) or (isinstance(value, tuple) and _is_plain_tuple(kind)):
         return (), value, None
+    if kind is deque:
+        return (), list(value), value.maxlen
+    if kind in _SETS and all(type(part) in _PLAIN for part in value):
+        return tuple(sorted(value, key=repr)), (), None
+    found = None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = tuple(field.name for field in dataclasses.fields(value))
-        if all(hasattr(value, name) for name in names) and set(_own(value)) <= set(names):
-            return names, [getattr(value, name) for name in names], None
-    return None
+        found = _fields(value)
+    if found is None and objects and _is_plain_object(value):
+        found = tuple(_own(value)), list(_own(value).values()), _Object(fields=False)
+    return found
+
+
+def _fields(value: Any) -> tuple[tuple[Any, ...], Sequence[Any], Any] | None:
+    """The parts of a dataclass, one that is an ``OrderedDict`` of its fields, too."""
+    names = tuple(field.name for field in dataclasses.fields(value))
+    if not all(hasattr(value, name) for name in names) or not set(_own(value)) <= set(names):
+        return None
+    parts = [getattr(value, name) for name in names]
+    if isinstance(value, OrderedDict):
+        if not all(key in names and item is getattr(value, key) for key, item in value.items()):
+            return None
+        return names, parts, _Object(fields=True, items=tuple(value))
+    return (names, parts, _Object(fields=True)) if _is_made_plainly(type(value)) else None
 
 
 def _own(value: Any) -> Any:
@@ -84,27 +131,56 @@ def _is_plain_tuple(kind: type) -> bool:
     return hasattr(kind, "_fields") or kind.__module__ == "torch.return_types"
 
 
-def flatten(value: Any) -> tuple[list[Any], Shape]:
-    """The leaves of ``value`` in order, and how they nest."""
+def _is_made_plainly(kind: Any) -> bool:
+    return kind.__new__ is object.__new__
+
+
+def _is_plain_object(value: Any) -> bool:
+    """Whether all that ``value`` holds stands in its ``__dict__``."""
+    kind = type(value)
+    if kind is SimpleNamespace:
+        return True
+    if isinstance(value, (type, Tensor, nn.Module, enum.Enum)) or not hasattr(value, "__dict__"):
+        return False
+    return _is_made_plainly(kind) and not any(
+        base.__dict__.get("__slots__") or any(way in base.__dict__ for way in _OWN_WAYS)
+        for base in kind.__mro__[:-1]
+    )
+
+
+def flatten(value: Any, *, objects: bool = False) -> tuple[list[Any], Shape]:
+    """The leaves of ``value`` in order, and how they nest.
+
+    Args:
+        value: anything; what contains itself is a leaf there.
+        objects: whether plain objects of users' classes nest, too.
+    """
     leaves: list[Any] = []
-    return leaves, _flatten(value, leaves)
+    return leaves, _flatten(value, leaves, objects, ())
 
 
-def _flatten(value: Any, leaves: list[Any]) -> Shape:
-    found = _parts(value)
+def _flatten(value: Any, leaves: list[Any], objects: bool, above: tuple[int, ...]) -> Shape:
+    if type(value) in _PLAIN or isinstance(value, Tensor):
+        leaves.append(value)
+        return LEAF
+    found = None if id(value) in above else _parts(value, objects)
     if found is None:
         leaves.append(value)
         return LEAF
     keys, parts, extra = found
-    return Shape(type(value), keys, tuple(_flatten(part, leaves) for part in parts), extra)
+    above = (*above, id(value))
+    inner = tuple(_flatten(part, leaves, objects, above) for part in parts)
+    return Shape(type(value), keys, inner, extra)
 
 
 def leaf_names(shape: Shape, name: str) -> list[str]:
     """The names of a shape's leaves below ``name``: ``layers[0]``, ``table['a']``, ``out.mean``."""
     if shape.kind is None:
         return [name]
+    if not shape.parts:
+        return []
     keys = shape.keys or range(len(shape.parts))
-    field = dataclasses.is_dataclass(shape.kind)
+    field = isinstance(shape.extra, _Object)
     names: list[str] = []
     for key, part in zip(keys, shape.parts, strict=True):
         names += leaf_names(part, f"{name}.{key}" if field else f"{name}[{key!r}]")

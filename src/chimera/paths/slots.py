@@ -3,12 +3,13 @@
 ``skeleton`` copies a module without its numbers; ``Exchange`` lets other tensors stand in every
 slot of such a copy for the time of a call, and tells what the call wrote into its places.
 The dictionaries ``_parameters``, ``_buffers`` and ``_modules`` of ``nn.Module`` are reached here,
-in ``structure`` and in ``walk`` alone.
+in ``structure``, ``ties`` and ``walk`` alone.
 """
 
 from __future__ import annotations
 
 import copy
+import enum
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chimera.paths.bind import bind
 from chimera.paths.nest import LEAF, Shape, flatten
 from chimera.paths.structure import Place, Reading, own_attributes, read
+
+
+class Gone(enum.Enum):
+    """Stands for an attribute that a call deleted."""
+
+    GONE = enum.auto()
+
+
+GONE = Gone.GONE
+
+
+class Remade(TypeError):
+    """A call registered or removed what no exchange of tensors can follow."""
 
 
 def skeleton(module: nn.Module) -> nn.Module:
@@ -36,12 +51,23 @@ def with_tensors(module: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
 
 
 def _copied(module: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
-    slots = read(module).slots
-    memo: dict[int, Any] = {
-        id(slot.tensor): tensor for slot, tensor in zip(slots, tensors, strict=True)
-    }
+    reading = read(module)
+    pairs = [(slot.tensor, tensor) for slot, tensor in zip(reading.slots, tensors, strict=True)]
     # deepcopy asks the memo for the ids of what it copies, so the originals must stay alive.
-    return copy.deepcopy(module, memo)
+    try:
+        made = copy.deepcopy(module, {id(old): new for old, new in pairs})
+    except Exception as error:
+        error.add_note(f"{type(module).__name__} must be copied, and copy.deepcopy cannot do it")
+        raise
+    modules = [module for _, module in read(made).modules]
+    if len(modules) != len(reading.modules):
+        raise ValueError(
+            f"copy.deepcopy of {type(module).__name__} gives {len(modules)} modules, "
+            f"the original has {len(reading.modules)}"
+        )
+    originals = [module for _, module in reading.modules]
+    bind(modules, {id(old): new for old, new in [*pairs, *zip(originals, modules, strict=True)]})
+    return made
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
@@ -76,6 +102,8 @@ class Exchange:
                     leaves.append((place.leaf, index))
                 else:
                     self._homes.append((self._home(place), place.name, index))
+        self._held = reading.held
+        self._paths = [path for path, _ in reading.modules]
         self._own = [slot.tensor for slot in reading.slots]
 
     def _home(self, place: Place) -> dict[str, Any]:
@@ -88,9 +116,10 @@ class Exchange:
         self._fill(tensors)
         self._placed = tensors
         self._before = [
-            {name: (value, *flatten(value)) for name, value in own_attributes(module).items()}
+            {name: (value, *_flat(value)) for name, value in _watched(module).items()}
             for module in self._modules
         ]
+        self._registered = [_Registered(module) for module in self._modules]
         for index, forward in self._forwards.items():
             self._modules[index].__dict__["forward"] = forward
 
@@ -99,31 +128,47 @@ class Exchange:
             home[name] = tensors[index]
         for (module, name), places in self._attributes.items():
             attributes = self._modules[module].__dict__
-            leaves, shape = flatten(attributes[name])
+            leaves, shape = _flat(attributes[name])
             for leaf, slot in places:
                 leaves[leaf] = tensors[slot]
             attributes[name] = shape.rebuild(leaves)
+        for held in self._held:
+            leaves, shape = _flat(held.cell.cell_contents)
+            leaves[held.leaf] = tensors[held.slot]
+            held.cell.cell_contents = shape.rebuild(leaves)
 
     def written(self) -> Written:
-        """What the call left in other places than it found it."""
+        """What the call left in other places than it found it.
+
+        Raises:
+            Remade: it registered or removed a parameter or a module, or removed a buffer.
+        """
         slots = {
-            index: home.get(name)
+            index: home[name]
             for home, name, index in self._homes
-            if home.get(name) is not self._placed[index]
+            if home.get(name) is not None and home[name] is not self._placed[index]
         }
-        attributes = {
-            (index, name): value
-            for index, (module, before) in enumerate(zip(self._modules, self._before, strict=True))
-            for name, value in own_attributes(module).items()
-            if not (self._forwards and name == "forward" and index in self._forwards)
-            and (name not in before or _changed(before[name], value))
-        }
-        return Written(slots, attributes)
+        buffers: dict[tuple[int, str], tuple[Tensor | None, bool]] = {}
+        attributes: dict[tuple[int, str], Any] = {}
+        for index, module in enumerate(self._modules):
+            new = self._registered[index].new_buffers(self._paths[index])
+            for name, value in new.items():
+                buffers[index, name] = (value, name not in module._non_persistent_buffers_set)
+            before, now = self._before[index], _watched(module)
+            if index in self._forwards:
+                del now["forward"]
+            for name in [*now, *(before.keys() - now.keys())]:
+                value = now.get(name, GONE)
+                if name not in before or _changed(before[name], value):
+                    attributes[index, name] = value
+        return Written(slots, buffers, attributes)
 
     def take_back(self) -> None:
         """Put the module's own tensors and attributes back as they were before ``put``."""
         for index in self._forwards:
             self._modules[index].__dict__.pop("forward", None)
+        for registered in self._registered:
+            registered.restore()
         for module, before in zip(self._modules, self._before, strict=True):
             self._undo(module, before)
         self._fill_back()
@@ -132,7 +177,7 @@ class Exchange:
     def _undo(module: nn.Module, before: dict[str, Any]) -> None:
         for name in before.keys() - module.__dict__.keys():
             module.__dict__[name] = before[name][0]
-        for name, value in own_attributes(module).items():
+        for name, value in _watched(module).items():
             if name not in before:
                 del module.__dict__[name]
             elif _changed(before[name], value):
@@ -149,24 +194,91 @@ class Exchange:
             for leaf, slot in places:
                 leaves[leaf] = self._own[slot]
             attributes[name] = shape.rebuild(leaves)
+        for held in self._held:
+            leaves, shape = _flat(held.cell.cell_contents)
+            leaves[held.leaf] = self._own[held.slot]
+            held.cell.cell_contents = shape.rebuild(leaves)
+
+
+def _flat(value: Any) -> tuple[list[Any], Shape]:
+    return flatten(value, objects=True)
+
+
+def _watched(module: nn.Module) -> dict[str, Any]:
+    """What of a module's ``__dict__`` a call may change: its attributes and its mode."""
+    return {**own_attributes(module), "training": module.training}
+
+
+class _Registered:
+    """The parameters, buffers and modules that a module has registered, as they were."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._now: tuple[dict[str, Any], ...] = (
+            module._parameters,
+            module._buffers,
+            module._modules,
+        )
+        self._before = tuple(dict(registry) for registry in self._now)
+        self._passing = module._non_persistent_buffers_set
+        self._passed = set(self._passing)
+
+    def new_buffers(self, path: str) -> dict[str, Tensor | None]:
+        """Buffers that stand where none stood, and ``None`` where a buffer stood."""
+        for kind, now, before in zip(_KINDS, self._now, self._before, strict=True):
+            for name in now.keys() ^ before.keys():
+                if kind != "buffer" or name in before:
+                    how = "removes" if name in before else "registers"
+                    raise Remade(_remade(path, f"{how} the {kind} {name!r}"))
+            for name, value in now.items():
+                known = before.get(name)
+                exchanged = kind == "parameter" and value is not None and known is not None
+                if kind != "buffer" and not exchanged and value is not known:
+                    raise Remade(_remade(path, f"puts another {kind} in the place of {name!r}"))
+        now, before = self._now[1], self._before[1]
+        return {
+            name: value
+            for name, value in now.items()
+            if (name not in before or (before[name] is None) != (value is None))
+        }
+
+    def restore(self) -> None:
+        """Register again what was registered."""
+        for now, before in zip(self._now, self._before, strict=True):
+            now.clear()
+            now.update(before)
+        self._passing.clear()
+        self._passing.update(self._passed)
+
+
+_KINDS = ("parameter", "buffer", "module")
+
+
+def _remade(path: str, what: str) -> str:
+    where = path or "the module itself"
+    return f"{where}: forward {what}; call the module once, or build it, before it is stacked"
 
 
 @dataclass(slots=True)
 class Written:
-    """What a call wrote: new tensors by slot, new values by (module index, attribute name)."""
+    """What a call wrote.
 
-    slots: dict[int, Any]
+    Attributes:
+        slots: new tensors, by slot.
+        buffers: by (module index, name) what it registered where no buffer stood, or ``None``
+            where one stood; and whether the buffer is persistent.
+        attributes: new values, by (module index, name); ``GONE`` for what it deleted.
+    """
+
+    slots: dict[int, Tensor]
+    buffers: dict[tuple[int, str], tuple[Tensor | None, bool]]
     attributes: dict[tuple[int, str], Any]
-
-    def __bool__(self) -> bool:
-        return bool(self.slots or self.attributes)
 
 
 def _changed(before: tuple[Any, list[Any], Shape], value: Any) -> bool:
     old, leaves, shape = before
     if shape is LEAF:
         return value is not old
-    now, now_shape = flatten(value)
+    now, now_shape = _flat(value)
     return now_shape != shape or not all(map(_is_same, leaves, now))
 
 

@@ -9,22 +9,19 @@ different between them is the numbers in the tensors, and which of them require 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import types
-import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from chimera.paths.describe import Describer, Held, Opaque, same
 from chimera.paths.nest import flatten, leaf_names
 from chimera.paths.walk import join
 
 _INTERNAL = frozenset(nn.Module().__dict__)
-_HOOKS = tuple(sorted(name for name in _INTERNAL if name.endswith("_hooks")))
-_VALUES = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range, slice)
+HOOKS = tuple(sorted(name for name in _INTERNAL if name.endswith("_hooks")))
+_CALLED = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,12 +68,21 @@ class Fact:
 
 @dataclasses.dataclass(slots=True)
 class Reading:
-    """What ``read`` found: the distinct modules and tensors in order, and the facts."""
+    """What ``read`` found: the distinct modules and tensors in order, and the facts.
 
-    modules: list[tuple[str, nn.Module]]
-    slots: list[Slot]
-    facts: list[Fact]
-    hooks: list[str]
+    Attributes:
+        modules: with their first paths.
+        slots: the tensors.
+        facts: every property that members of one structure share.
+        hooks: the paths of modules with hooks that a call or its backward fires.
+        held: the tensors that functions' closures hold, too.
+    """
+
+    modules: list[tuple[str, nn.Module]] = dataclasses.field(default_factory=list)
+    slots: list[Slot] = dataclasses.field(default_factory=list)
+    facts: list[Fact] = dataclasses.field(default_factory=list)
+    hooks: list[str] = dataclasses.field(default_factory=list)
+    held: list[Held] = dataclasses.field(default_factory=list)
 
 
 def read(root: nn.Module) -> Reading:
@@ -84,7 +90,7 @@ def read(root: nn.Module) -> Reading:
     reader = _Reader()
     reader.module(root, "", hidden=False)
     reader.attributes()
-    return Reading(reader.modules, reader.slots, reader.facts, reader.hooks)
+    return Reading(reader.modules, reader.slots, reader.described(), reader.hooks, reader.held)
 
 
 def own_attributes(module: nn.Module) -> dict[str, Any]:
@@ -95,7 +101,7 @@ def own_attributes(module: nn.Module) -> dict[str, Any]:
 def difference(one: Reading, other: Reading) -> tuple[Fact, Fact] | None:
     """The first fact in which two structures differ, or None where they are the same."""
     for a, b in zip(one.facts, other.facts, strict=False):
-        if a.path != b.path or a.name != b.name or not _same(a.value, b.value):
+        if a.path != b.path or a.name != b.name or not same(a.value, b.value):
             return a, b
     if len(one.facts) != len(other.facts):
         longer = one if len(one.facts) > len(other.facts) else other
@@ -115,40 +121,19 @@ def describe_difference(pair: tuple[Fact, Fact]) -> str:
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, _Opaque):
+    if isinstance(value, Opaque):
         value = value.value
+    if isinstance(value, tuple) and value[:1] == ("function",):
+        value = value[1]  # its code, which names file and line
     text = value.__name__ if isinstance(value, type) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-@dataclasses.dataclass(frozen=True, eq=False, slots=True)
-class _Opaque:
-    """A value of which nothing is known but its identity and what ``==`` says."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Later:
+    """A value that is described when every module and tensor is known."""
 
     value: Any
-
-
-def _same(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, _Opaque):
-        return _same_object(a.value, b.value)
-    if isinstance(a, tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, float):
-        return a == b or (a != a and b != b)
-    return bool(a == b)
-
-
-def _same_object(a: Any, b: Any) -> bool:
-    if a is b:
-        return True
-    if type(a) is not type(b):
-        return False
-    try:
-        return (a == b) is True
-    except Exception:  # noqa: BLE001 - a user's __eq__ may raise anything: then not known to be equal
-        return False
 
 
 class _Reader:
@@ -157,6 +142,7 @@ class _Reader:
         self.slots: list[Slot] = []
         self.facts: list[Fact] = []
         self.hooks: list[str] = []
+        self.held: list[Held] = []
         self._module_index: dict[int, int] = {}
         self._slot_index: dict[int, int] = {}
 
@@ -214,14 +200,18 @@ class _Reader:
         self._fact(path, "persistent", persistent)
 
     def _hooks(self, module: nn.Module, path: str) -> None:
-        for kind in _HOOKS:
+        for kind in HOOKS:
             hooks = getattr(module, kind)
             if hooks:
-                self._fact(path, kind, tuple(self._describe(hook) for hook in hooks.values()))
-                self.hooks.append(path)
+                self._fact(path, kind, _Later(tuple(hooks.values())))
+                for flags in (f"{kind}_with_kwargs", f"{kind}_always_called"):
+                    flagged = getattr(module, flags, {})
+                    self._fact(path, flags, tuple(number in flagged for number in hooks))
+                if kind in _CALLED:
+                    self.hooks.append(path)
 
     def _attribute(self, path: str, name: str, value: Any, index: int) -> None:
-        leaves, shape = flatten(value)
+        leaves, shape = flatten(value, objects=True)
         self._fact(join(path, name), "nesting", shape)
         for leaf, (part, where) in enumerate(
             zip(leaves, leaf_names(shape, join(path, name)), strict=True)
@@ -232,41 +222,22 @@ class _Reader:
             elif isinstance(part, nn.Module):
                 self.module(part, where, hidden=True)
             else:
-                self._fact(where, "value", self._describe(part))
+                self._fact(where, "value", _Later(part))
 
-    def _describe(self, value: Any) -> Any:
-        """A stand-in for ``value`` that two members' values can be compared by."""
-        if isinstance(value, _VALUES):
-            return value
-        if isinstance(value, nn.Module) and id(value) in self._module_index:
-            return ("module", self._module_index[id(value)])
-        if isinstance(value, Tensor) and id(value) in self._slot_index:
-            return ("tensor", self._slot_index[id(value)])
-        if isinstance(value, weakref.ref):
-            return ("weak", self._describe(value()))
-        if isinstance(value, types.MethodType):
-            return ("method", value.__func__, self._describe(value.__self__))
-        if isinstance(value, functools.partial):
-            return (
-                "partial",
-                self._describe(value.func),
-                tuple(self._describe(part) for part in value.args),
-                tuple((key, self._describe(part)) for key, part in value.keywords.items()),
-            )
-        if isinstance(value, types.FunctionType) and value.__closure__ is not None:
-            return ("function", value.__code__, tuple(map(self._describe, _closure(value))))
-        if isinstance(value, types.FunctionType):
-            return ("function", value.__code__, tuple(map(_Opaque, value.__defaults__ or ())))
-        return _Opaque(value)
+    def described(self) -> list[Fact]:
+        """The facts, with a stand-in for every value, now that all modules are known."""
+        describe = Describer(self._module_index, self._slot_index)
+        facts = [
+            dataclasses.replace(fact, value=describe(fact.value.value))
+            if isinstance(fact.value, _Later)
+            else fact
+            for fact in self.facts
+        ]
+        self.held = describe.held
+        return facts
 
     def _fact(self, path: str, name: str, value: Any) -> None:
         self.facts.append(Fact(path, name, value))
-
-
-def _closure(function: types.FunctionType) -> Iterator[Any]:
-    yield from function.__defaults__ or ()
-    for cell in function.__closure__ or ():
-        yield cell.cell_contents
 
 
 def _class_of(module: nn.Module) -> Any:

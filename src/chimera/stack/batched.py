@@ -6,23 +6,28 @@ the caller to keep or drop, except buffers changed in place, which ``Shadow`` ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+import enum
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import BuiltinFunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from chimera.decide.split import Decisions
-from chimera.decide.watch import Watch
+from chimera.decide.watch import Sentinel, Watch
 from chimera.draws.mode import Drawing, Key
 from chimera.paths.nest import Shape, flatten
+from chimera.paths.version import unchanged, version
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.group import Group
 from chimera.stack.outputs import Outputs
 
 Call = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
+_Taken = tuple[list[Any], list[bool], Shape]
 
 
 @dataclass(slots=True)
@@ -33,40 +38,81 @@ class Ran:
         output: what they gave; its positions are places in the group.
         draws: how many random operations it made.
         slots: new stacked tensors of slots that the call assigned.
+        buffers: by (module index, name) what it registered as a buffer where none stood, or None
+            where one stood; and whether the buffer is persistent.
         attributes: new values of attributes, by (module index, name).
+        parameters: by slot, the rows of parameters that the call changed in place in a copy.
     """
 
     output: Outputs
     draws: int = 0
     slots: dict[int, Tensor] = field(default_factory=dict)
+    buffers: dict[tuple[int, str], tuple[Outputs, bool]] = field(default_factory=dict)
     attributes: dict[tuple[int, str], Outputs] = field(default_factory=dict)
+    parameters: dict[int, Tensor] = field(default_factory=dict)
 
 
 class Shadow:
     """Copies of a group's buffers, to be put back when a run does not count.
 
     All of them: torch's batch norm writes its statistics without a trace in the version counter.
+
+    Args:
+        group: the group.
+        parameters: copy the parameters, too.
     """
 
-    def __init__(self, group: Group) -> None:
-        self._tensors = [t for t in group.tensors() if not isinstance(t, nn.Parameter)]
+    def __init__(self, group: Group, *, parameters: bool = False) -> None:
+        tensors = group.tensors()
+        self._tensors = [t for t in tensors if parameters or not isinstance(t, nn.Parameter)]
         self._copies = [tensor.detach().clone() for tensor in self._tensors]
 
     def restore(self) -> None:
-        """Put back what the buffers held."""
-        with torch.no_grad():
-            for tensor, copy in zip(self._tensors, self._copies, strict=True):
-                tensor.copy_(copy)
+        """Put back what the tensors held.
+
+        Graphs that hold them go on: as far as they can tell, nothing was written.
+        """
+        for tensor, copy in zip(self._tensors, self._copies, strict=True):
+            tensor.data.copy_(copy)
+
+
+class Unbatchable(Exception):
+    """A call that gives or keeps an object that may hold tensors, or what one run cannot give."""
+
+
+# What holds no tensor, so that it is the same for all members of a run.
+_CONSTANTS: tuple[type, ...] = (
+    *(bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range, slice, type),
+    *(torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format),
+    *(enum.Enum, BuiltinFunctionType, np.generic),
+)
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return bool(value.dtype != np.object_)
+    return isinstance(value, _CONSTANTS)
 
 
 class _Leaves:
-    """Sorts a call's results: tensors go out through vmap, other values beside it."""
+    """Sorts a call's results: tensors go out through vmap, other values beside it.
 
-    def __init__(self) -> None:
+    Args:
+        modules: the modules of the group, which a result may be.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.tensors: list[Tensor] = []
+        self._modules = set(map(id, modules))
 
-    def take(self, value: Any) -> tuple[list[Any], list[bool], Shape]:
-        leaves, shape = flatten(value)
+    def take(self, value: Any, *, objects: bool = False) -> _Taken:
+        """Raises Unbatchable for a leaf of which nothing is known."""
+        leaves, shape = flatten(value, objects=objects)
+        for leaf in leaves:
+            known = isinstance(leaf, Tensor) or _is_constant(leaf) or id(leaf) in self._modules
+            if not known:
+                kind = type(leaf).__name__
+                raise Unbatchable(f"the call gives or keeps a {kind}, which may hold tensors")
         stacked = [isinstance(leaf, Tensor) for leaf in leaves]
         places: list[Any] = []
         for leaf, is_tensor in zip(leaves, stacked, strict=True):
@@ -86,6 +132,7 @@ def run_batched(
     members: Sequence[int] = (),
     decisions: Decisions | None = None,
     ruled: bool = True,
+    wary: bool = False,
 ) -> Ran:
     """Run members of a group as one.
 
@@ -98,6 +145,7 @@ def run_batched(
         members: the ids of the members that run, for their draws.
         decisions: answers conditions on data; None makes a condition an error.
         ruled: whether stack rules run the layers that have one.
+        wary: refuse what would go wrong in silence; for the first run of its kind.
 
     Raises:
         Differ: the members run differ in a condition.
@@ -108,25 +156,32 @@ def run_batched(
     tensors = group.running()
     if index is not None:
         tensors = [tensor.index_select(0, index) for tensor in tensors]
+    versions = [version(tensor) for tensor in tensors]
     arguments = arguments.take(index)
     exchange = group.ruled if ruled else group.plain
     mine = list(range(len(group))) if places is None else list(places)
     kept: dict[str, Any] = {}
     own = [i for i, flag in enumerate(arguments.own) if flag]
 
+    # The last argument has nothing to say but how many members there are: others may have none.
     def member(*flat: Any) -> Any:
-        slots, given = flat[: len(tensors)], flat[len(tensors) :]
+        slots, given = flat[: len(tensors)], flat[len(tensors) : -1]
         leaves = list(arguments.leaves)
         for i, leaf in zip(own, given, strict=True):
             leaves[i] = leaf
-        sorter = _Leaves()
+        sorter = _Leaves(module for _, module in group.reading.modules)
         exchange.put(slots)
         try:
             kept["output"] = sorter.take(call(group.template, *arguments.rebuild(leaves)))
             written = exchange.written()
             kept["slots"] = {i: sorter.take(new) for i, new in written.slots.items()}
+            kept["buffers"] = {
+                where: (sorter.take(value), lasting)
+                for where, (value, lasting) in written.buffers.items()
+            }
             kept["attributes"] = {
-                where: sorter.take(value) for where, value in written.attributes.items()
+                where: sorter.take(value, objects=True)
+                for where, value in written.attributes.items()
             }
         finally:
             exchange.take_back()
@@ -138,10 +193,13 @@ def run_batched(
             modes.enter_context(drawing)
         if decisions is not None:
             modes.enter_context(Watch(decisions))
+        elif wary:
+            modes.enter_context(Sentinel())
+        modes.enter_context(_slow_attention())
         batched = torch.vmap(member, randomness="error" if key is None else "different")
-        flat = batched(*tensors, *(arguments.leaves[i] for i in own))
+        flat = batched(*tensors, *(arguments.leaves[i] for i in own), torch.empty(len(mine)))
 
-    def outputs(taken: tuple[list[Any], list[bool], Shape]) -> Outputs:
+    def outputs(taken: _Taken) -> Outputs:
         leaves, stacked, shape = taken
         found = [flat[x] if flag else x for x, flag in zip(leaves, stacked, strict=True)]
         return Outputs(mine, found, shape, stacked)
@@ -149,9 +207,31 @@ def run_batched(
     slots = {i: outputs(taken).leaves[0] for i, taken in kept["slots"].items()}
     if index is not None:
         slots = {**_copies(group, tensors), **slots}
+    buffers = {where: (outputs(taken), flag) for where, (taken, flag) in kept["buffers"].items()}
     attributes = {where: outputs(taken) for where, taken in kept["attributes"].items()}
     draws = drawing.calls if drawing is not None else 0
-    return Ran(outputs(kept["output"]), draws, slots, attributes)
+    parameters = {
+        i: tensor
+        for i, (tensor, stacked) in enumerate(zip(tensors, group.tensors(), strict=True))
+        if isinstance(stacked, nn.Parameter)
+        and tensor is not stacked
+        and not unchanged(tensor, versions[i])
+    }
+    return Ran(outputs(kept["output"]), draws, slots, buffers, attributes, parameters)
+
+
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Attention without its fast path of inference, which has no derivative.
+
+    Inside vmap no tensor says that it requires a gradient, so the path would be taken in training.
+    """
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def _copies(group: Group, tensors: Iterable[Tensor]) -> dict[int, Tensor]:

@@ -7,6 +7,7 @@ containers whose names are the members' paths.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from chimera.paths.nest import flatten
-from chimera.paths.slots import Exchange, skeleton, with_tensors
+from chimera.paths.slots import GONE, Exchange, skeleton, with_tensors
 from chimera.paths.structure import Reading, Slot, read
 from chimera.stack.rules import forwards_of
 
@@ -36,7 +37,7 @@ class Group:
         self.positions = list(positions)
         self.template = skeleton(modules[0])
         self.tree = Tree()
-        self.reading = Reading([], [], [], [])
+        self.reading = Reading()
         self._homes: list[tuple[nn.Module, str]] = []
         self.adopted: list[str] = []
         # Attributes that differ between members since a call wrote them: one value a member.
@@ -85,10 +86,12 @@ class Group:
         self.ruled = Exchange(self.reading, forwards_of(self.reading))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("plain", "ruled")}
+        # What is read again: facts hold code, which cannot be pickled.
+        return {k: v for k, v in self.__dict__.items() if k not in ("plain", "ruled", "reading")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.reading = read(self.template)
         self._prepare()
 
     @property
@@ -108,6 +111,8 @@ class Group:
             if piece not in container._modules:
                 container.add_module(piece, Tree())
             container = container.get_submodule(piece)
+        while hasattr(container, name):  # a name in brackets loses its dots, and may meet another
+            name += "_"
         if _is_trained(slot):
             container.register_parameter(name, _as_parameter(stacked))
         else:
@@ -165,8 +170,12 @@ class Group:
             tensors.append(tensor)
         module = with_tensors(self.template, tensors)
         modules = [module for _, module in read(module).modules] if self.own else []
+        mine = [module for _, module in self.reading.modules]
         for (index, name), values in self.own.items():
-            setattr(modules[index], name, values[place])
+            if values[place] is GONE:
+                del modules[index].__dict__[name]
+            else:
+                modules[index].__dict__[name] = _transferred(values[place], mine, modules)
         return module
 
     def write(self, place: int, module: nn.Module) -> None:
@@ -187,8 +196,20 @@ class Group:
             self._frozen.pop(slot.path, None)
             if any(rows) and not all(rows):
                 self._frozen[slot.path] = rows
+        theirs = [module for _, module in reading.modules]
+        mine = [module for _, module in self.reading.modules]
         for (index, name), values in self.own.items():
-            values[place] = getattr(reading.modules[index][1], name)
+            value = theirs[index].__dict__.get(name, GONE)
+            values[place] = _transferred(value, theirs, mine)
+
+
+def _transferred(value: Any, source: list[nn.Module], target: list[nn.Module]) -> Any:
+    """An independent copy of an attribute's value; the modules of one tree become the other's."""
+    memo: dict[int, Any] = {id(old): new for old, new in zip(source, target, strict=True)}
+    for leaf in flatten(value, objects=True)[0]:
+        if isinstance(leaf, Tensor):
+            memo[id(leaf)] = leaf.detach().clone()
+    return copy.deepcopy(value, memo)
 
 
 def _is_trained(slot: Slot) -> bool:
@@ -223,7 +244,7 @@ def _free_name(piece: str) -> str:
 
 def twin(value: Any, stacked: Sequence[bool]) -> Any:
     """``value`` with every stacked leaf ``[members, ...]`` replaced by a member's on meta."""
-    leaves, shape = flatten(value)
+    leaves, shape = flatten(value, objects=True)
     return shape.rebuild(
         [
             torch.empty_like(leaf[0], device="meta", requires_grad=False) if flag else leaf

@@ -39,9 +39,9 @@ class Outputs:
         )
 
 
-def alone(position: int, value: Any) -> Outputs:
-    """The output of one member."""
-    leaves, shape = flatten(value)
+def alone(position: int, value: Any, *, objects: bool = False) -> Outputs:
+    """What one member gave; with ``objects`` as attributes nest."""
+    leaves, shape = flatten(value, objects=objects)
     stacked = [isinstance(leaf, Tensor) for leaf in leaves]
     leaves = [leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     return Outputs([position], leaves, shape, stacked)

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import nn
 
 from chimera.decide.split import Decisions, Differ, parts_of
 from chimera.draws.mode import Key
-from chimera.paths.version import unchanged
+from chimera.paths.version import unchanged, version
 from chimera.stack.batched import Call, Ran, Shadow, run_batched
 from chimera.stack.each import Arguments
 from chimera.stack.group import Group
@@ -31,7 +31,7 @@ class Plan:
         fresh: nothing has run yet.
         draws: the members draw random numbers.
         conditions: the members ask tensors for Python values.
-        copies: the members write to their inputs.
+        writes: the members change their parameters in place.
         ruled: stack rules run the layers that have one.
         alone: why they run one by one, or None.
         parts: into how many parts conditions split the members the last time.
@@ -40,7 +40,7 @@ class Plan:
     fresh: bool = True
     draws: bool = False
     conditions: bool = False
-    copies: bool = False
+    writes: bool = False
     ruled: bool = True
     alone: str | None = None
     parts: int = 1
@@ -52,15 +52,18 @@ class TooManyParts(Exception):
 
 def run(
     group: Group, call: Call, arguments: Arguments, key: Key, members: Sequence[int]
-) -> list[Ran]:
+) -> tuple[list[Ran], Shadow]:
     """Run a call on every member of a group, as its plan says; see ``Plan``.
 
     Args:
         group: the group.
         call: what to do with one member.
-        arguments: of the whole group.
+        arguments: of the whole group; its tensors are copied, so that no call changes them.
         key: of the draws.
         members: the ids of the group's members.
+
+    Returns:
+        The runs, for the caller to keep, and what puts back what they changed in place.
     """
     plan = plan_of(group, arguments)
     if plan.alone is None:
@@ -69,10 +72,9 @@ def run(
         return _run_alone(group, call, arguments, key, members)
     reason: Exception | None = None
     for draws, conditions, ruled in _ways(group, plan):
-        shadow = Shadow(group)
-        given = arguments.cloned() if plan.fresh or plan.copies or conditions else arguments
-        parts = _Parts(group, call, given, key if draws else None, members, shadow)
-        parts.watches, parts.ruled = conditions, ruled
+        shadow = Shadow(group, parameters=plan.fresh or plan.writes)
+        parts = _Parts(group, call, arguments, key if draws else None, members, shadow)
+        parts.watches, parts.ruled, parts.wary = conditions, ruled, plan.fresh
         try:
             runs = parts.run()
         except Exception as error:  # noqa: BLE001 - of the call or of vmap: what runs next tells which
@@ -81,19 +83,19 @@ def run(
             if isinstance(error, TooManyParts):
                 break
         else:
-            _learn(plan, parts, given)
-            return runs
-    runs = _run_alone(group, call, arguments, key, members)
+            _learn(plan, parts)
+            return runs, shadow
+    ran = _run_alone(group, call, arguments, key, members)
     plan.alone = _why(reason)
-    return runs
+    return ran
 
 
 def _run_alone(
     group: Group, call: Call, arguments: Arguments, key: Key, members: Sequence[int]
-) -> list[Ran]:
-    shadow = Shadow(group)
+) -> tuple[list[Ran], Shadow]:
+    shadow = Shadow(group, parameters=True)
     try:
-        return run_single(group, call, arguments, key=key, members=members)
+        return run_single(group, call, arguments, key=key, members=members), shadow
     except BaseException:
         shadow.restore()
         raise
@@ -133,10 +135,8 @@ def _must_run_alone(group: Group) -> str | None:
     return None
 
 
-def _learn(plan: Plan, parts: _Parts, given: Arguments) -> None:
-    plan.copies |= plan.fresh and any(
-        isinstance(leaf, Tensor) and not unchanged(leaf, 0) for leaf in given.leaves
-    )
+def _learn(plan: Plan, parts: _Parts) -> None:
+    plan.writes |= parts.writes
     plan.draws |= parts.draws > 0
     plan.conditions |= parts.conditions > 0
     plan.parts = parts.done
@@ -160,6 +160,7 @@ class _Parts:
         self._key, self._members, self._shadow = key, members, shadow
         self.watches = False
         self.ruled = True
+        self.wary = self.writes = False
         self.draws = self.conditions = self.done = 0
 
     def run(self) -> list[Ran]:
@@ -196,19 +197,22 @@ class _Parts:
 
     def _run(self, places: list[int] | None, decisions: Decisions | None) -> Ran:
         members = self._members if places is None else [self._members[i] for i in places]
-        arguments = self._arguments.cloned() if self.watches else self._arguments
+        parameters = [t for t in self._group.tensors() if isinstance(t, nn.Parameter)]
+        versions = [version(parameter) for parameter in parameters]
         ran = run_batched(
             self._group,
             self._call,
-            arguments,
+            self._arguments.cloned(),
             places=places,
             key=self._key,
             members=members,
             decisions=decisions,
             ruled=self.ruled,
+            wary=self.wary,
         )
+        self.writes |= bool(ran.parameters) or not all(map(unchanged, parameters, versions))
         self.draws += ran.draws
-        self.conditions += len(decisions.made) if decisions else 0
+        self.conditions += len(decisions.made) + decisions.asked if decisions else 0
         return ran
 
 

@@ -6,10 +6,14 @@ Gradients reach the stacked parameters; buffers that a call changes in place cha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from chimera.draws.mode import Drawing, Key
+from chimera.paths.nest import flatten
+from chimera.paths.slots import GONE
 from chimera.stack.batched import Call, Ran
 from chimera.stack.each import Arguments
 from chimera.stack.group import Group
@@ -31,18 +35,47 @@ def run_single(
     Raises:
         Exception: whatever the call raises, with a note that names the member.
     """
-    rows = [_rows(tensor) for tensor in group.running()]
+    rows = [_rows(group, index) for index in range(len(group.slots))]
     return [
         _run(group, call, arguments, place, [row[place] for row in rows], key, members[place])
         for place in range(len(group))
     ]
 
 
-def _rows(stacked: Tensor) -> Sequence[Tensor]:
-    """One tensor a member; those of a parameter by ``unbind``, whose backward is one stack."""
-    if stacked.requires_grad:
-        return stacked.unbind(0)
-    return [stacked[place] for place in range(stacked.shape[0])]
+def _rows(group: Group, index: int) -> Sequence[Tensor]:
+    """One tensor a member, which shares the memory of its row of a stacked tensor.
+
+    As far as autograd can tell, a row has nothing in common with the others: what one member
+    changes in place does not hold up another's backward. A frozen member's takes no gradient.
+    """
+    stacked = group.tensors()[index]
+    if not stacked.requires_grad:
+        return [_alone(stacked, place) for place in range(stacked.shape[0])]
+    frozen = group.frozen(index)
+    rows: tuple[Tensor, ...] = _Rows.apply(stacked)
+    if frozen is None:
+        return rows
+    return [_alone(stacked, i) if still else rows[i] for i, still in enumerate(frozen.tolist())]
+
+
+def _alone(stacked: Tensor, place: int) -> Tensor:
+    return stacked.data[place].data
+
+
+class _Rows(torch.autograd.Function):
+    """The rows of a stacked tensor; its backward is one stack."""
+
+    @staticmethod
+    def forward(ctx: Any, stacked: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(_alone(stacked, place) for place in range(stacked.shape[0]))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Tensor | None:
+        known = next((grad for grad in grads if grad is not None), None)
+        if known is None:
+            return None
+        return torch.stack([torch.zeros_like(known) if grad is None else grad for grad in grads])
 
 
 def _run(
@@ -67,8 +100,13 @@ def _run(
         finally:
             group.plain.take_back()
     slots = {index: tensor.unsqueeze(0) for index, tensor in written.slots.items()}
-    attributes = {where: alone(place, value) for where, value in written.attributes.items()}
-    return Ran(alone(place, output), 0, slots, attributes)
+    buffers = {
+        where: (alone(place, value), lasting) for where, (value, lasting) in written.buffers.items()
+    }
+    attributes = {
+        where: alone(place, value, objects=True) for where, value in written.attributes.items()
+    }
+    return Ran(alone(place, output), 0, slots, buffers, attributes)
 
 
 class _Own:
@@ -82,8 +120,17 @@ class _Own:
         for (index, name), values in self._group.own.items():
             module = self._group.reading.modules[index][1]
             self._saved[index, name] = module.__dict__[name]
-            module.__dict__[name] = values[self._place]
+            value = values[self._place]
+            if value is GONE:
+                del module.__dict__[name]
+            else:  # in containers of the call's own, so that a call that fails changes nothing
+                module.__dict__[name] = _contained_anew(value)
 
     def __exit__(self, *_: object) -> None:
         for (index, name), value in self._saved.items():
             self._group.reading.modules[index][1].__dict__[name] = value
+
+
+def _contained_anew(value: Any) -> Any:
+    leaves, shape = flatten(value, objects=True)
+    return shape.rebuild(leaves)

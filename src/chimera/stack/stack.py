@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from chimera.draws.mode import Key, next_evaluation, overridden
 from chimera.draws.seeds import as_seed
 from chimera.paths.structure import Reading, describe_difference, difference, overlapping, read
-from chimera.stack.batched import Call
+from chimera.stack.batched import Call, Ran, Shadow
 from chimera.stack.each import Arguments, arguments, index_of
 from chimera.stack.explain import Explanation, explain_stack
 from chimera.stack.group import Group
@@ -101,11 +101,16 @@ class Stack(nn.Module):
             where all members give the same, else as a list.
         """
         given = arguments(args, kwargs, len(self))
-        return merge(self.run(_call, given, self._next_key()))
+        counted = self.calls, self._evaluations
+        try:
+            return merge(self.run(_call, given, self._next_key()))
+        except BaseException:
+            self.calls, self._evaluations = counted
+            raise
 
     def _next_key(self) -> Key:
         key = Key(self.seed, self.calls)
-        if self.training:
+        if any(group.template.training for group in self._groups):
             self.calls += 1
             self._evaluations = 0
         else:
@@ -124,17 +129,24 @@ class Stack(nn.Module):
         Returns:
             What the members gave; positions are places in the stack.
         """
+        ran: list[tuple[Group, list[Ran], Shadow]] = []
+        try:
+            for group in self._groups:
+                members = [self.members[position] for position in group.positions]
+                whole = len(group) == len(self)
+                mine = given if whole else given.take(index_of(group.positions, self.device))
+                ran.append((group, *run(group, call, mine, key, members)))
+        except BaseException:
+            for _, _, shadow in ran:
+                shadow.restore()
+            raise
         outputs: list[Outputs] = []
-        for group in self._groups:
-            members = [self.members[position] for position in group.positions]
-            whole = len(group) == len(self)
-            mine = given if whole else given.take(index_of(group.positions, self.device))
-            runs = run(group, call, mine, key, members)
+        for group, runs, _ in ran:
             keep(group, runs)
-            for ran in runs:
-                places = ran.output.positions
-                ran.output.positions = [group.positions[place] for place in places]
-                outputs.append(ran.output)
+            for done in runs:
+                places = done.output.positions
+                done.output.positions = [group.positions[place] for place in places]
+                outputs.append(done.output)
         return outputs
 
     def _where(self, index: Any) -> tuple[Group, int]:
@@ -268,4 +280,4 @@ def _grouped(readings: Sequence[Reading]) -> list[list[int]]:
 def _placeless(reading: Reading) -> Reading:
     """The structure without devices, which writing a member back may cross."""
     facts = [fact for fact in reading.facts if fact.name != "device"]
-    return Reading(reading.modules, reading.slots, facts, reading.hooks)
+    return replace(reading, facts=facts)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from chimera.paths.nest import flatten
+from chimera.paths.slots import GONE
+from chimera.paths.walk import join
 from chimera.stack.batched import Ran
 from chimera.stack.each import index_of
 from chimera.stack.group import Group, twin
@@ -23,11 +25,19 @@ def keep(group: Group, runs: Sequence[Ran]) -> None:
     """Keep what ``runs``, which cover the members of ``group``, wrote.
 
     Raises:
-        TypeError: a call put a new parameter, or no tensor, in the place of a tensor.
-        ValueError: members assigned tensors of different shapes to one buffer.
+        TypeError: a call put a new parameter in the place of one.
+        ValueError: members assigned tensors of different shapes to one buffer, or some of them
+            registered one and others did not.
     """
+    with torch.no_grad():
+        for ran in runs:
+            for index, rows in ran.parameters.items():
+                stacked = group.tensors()[index]
+                stacked[index_of(ran.output.positions, stacked.device)] = rows.detach()
     for index in dict.fromkeys(index for ran in runs for index in ran.slots):
         _keep_slot(group, index, runs)
+    for where in dict.fromkeys(where for ran in runs for where in ran.buffers):
+        _keep_buffer(group, where, runs)
     wheres = dict.fromkeys(where for ran in runs for where in ran.attributes)
     for where in wheres:
         _keep_attribute(group, where, [_of(group, ran, where) for ran in runs])
@@ -36,12 +46,10 @@ def keep(group: Group, runs: Sequence[Ran]) -> None:
 def _keep_slot(group: Group, index: int, runs: Sequence[Ran]) -> None:
     slot, stacked = group.slots[index], group.tensors()[index]
     new = [ran.slots.get(index) for ran in runs]
-    if isinstance(stacked, nn.Parameter) or any(
-        ran.slots[index] is None for ran in runs if index in ran.slots
-    ):
+    if isinstance(stacked, nn.Parameter):
         raise TypeError(
-            f"{slot.path}: forward put another object in the place of this {slot.kind}; "
-            "change it in place, as in self.buffer.copy_(value)"
+            f"{slot.path}: forward put another tensor in the place of this parameter; "
+            "change it in place, as in self.weight.copy_(value) under torch.no_grad()"
         )
     if len(runs) == 1 and new[0] is not None and len(runs[0].output.positions) == len(group):
         group.set_tensor(index, new[0])
@@ -66,6 +74,26 @@ def _keep_slot(group: Group, index: int, runs: Sequence[Ran]) -> None:
     group.set_tensor(index, torch.stack(rows))
 
 
+def _keep_buffer(group: Group, where: tuple[int, str], runs: Sequence[Ran]) -> None:
+    index, name = where
+    path, module = group.reading.modules[index]
+    found = [ran.buffers[where] for ran in runs if where in ran.buffers]
+    whole = merge([part for part, _ in found]) if len(found) == len(runs) else ()
+    if whole is not None and not isinstance(whole, Tensor):
+        raise ValueError(
+            f"{join(path, name)}: members registered buffers of different shapes, or some of them "
+            "none; a stack keeps one for all members"
+        )
+    lasting = all(flag for _, flag in found)
+    if whole is None:
+        module.register_buffer(name, None, persistent=lasting)
+        group.read_again({})
+        return
+    mine = twin(whole, [True])
+    module.register_buffer(name, mine, persistent=lasting)
+    group.read_again({id(mine): whole})
+
+
 def _fits(tensor: Tensor, stacked: Tensor) -> bool:
     same = tensor.shape[1:] == stacked.shape[1:] and tensor.dtype == stacked.dtype
     return same and not tensor.requires_grad
@@ -79,9 +107,9 @@ def _of(group: Group, ran: Ran, where: tuple[int, str]) -> Outputs:
     index, name = where
     module = group.reading.modules[index][1]
     if where in group.own:
-        leaves, shape = flatten([group.own[where][place] for place in places])
+        leaves, shape = flatten([group.own[where][place] for place in places], objects=True)
         return Outputs(places, leaves, shape, [False] * len(leaves))
-    leaves, shape = flatten(module.__dict__.get(name))
+    leaves, shape = flatten(module.__dict__.get(name, GONE), objects=True)
     rows = torch.tensor(places, device=group.device)
     by_twin = dict(zip((id(s.tensor) for s in group.slots), group.tensors(), strict=True))
     stacked = [isinstance(leaf, Tensor) for leaf in leaves]
@@ -102,9 +130,13 @@ def _keep_attribute(group: Group, where: tuple[int, str], parts: list[Outputs]) 
         module.__dict__.setdefault(name, None)
         return
     if not any(whole.stacked):
-        held = any(isinstance(leaf, Tensor) for leaf in flatten(module.__dict__.get(name))[0])
-        module.__dict__[name] = whole.shape.rebuild(whole.leaves)
-        if held:
+        held = flatten(module.__dict__.get(name), objects=True)[0]
+        value = whole.shape.rebuild(whole.leaves)
+        if value is GONE:
+            module.__dict__.pop(name, None)
+        else:
+            module.__dict__[name] = value
+        if any(isinstance(leaf, Tensor) for leaf in held):
             group.read_again({})
         return
     _keep_tensors(group, where, whole)
@@ -115,7 +147,7 @@ def _together(parts: list[Outputs]) -> Outputs | None:
     first = parts[0]
     if any(part.shape != first.shape or part.stacked != first.stacked for part in parts):
         return None
-    merged, _ = flatten(merge(parts))
+    merged, _ = flatten(merge(parts), objects=True)
     if len(merged) != len(first.leaves):
         return None
     for value, stacked, was in zip(merged, first.stacked, first.leaves, strict=True):
@@ -130,7 +162,7 @@ def _keep_tensors(group: Group, where: tuple[int, str], whole: Outputs) -> None:
     index, name = where
     module = group.reading.modules[index][1]
     known = {id(slot.tensor): i for i, slot in enumerate(group.slots) if len(slot.places) == 1}
-    now, shape = flatten(module.__dict__.get(name))
+    now, shape = flatten(module.__dict__.get(name), objects=True)
     same = shape == whole.shape and all(
         (id(old) in known and old.shape == new.shape[1:] and old.dtype == new.dtype)
         if stacked
@@ -144,7 +176,7 @@ def _keep_tensors(group: Group, where: tuple[int, str], whole: Outputs) -> None:
         return
     value = twin(whole.shape.rebuild(whole.leaves), whole.stacked)
     module.__dict__[name] = value
-    twins, _ = flatten(value)
+    twins, _ = flatten(value, objects=True)
     group.read_again(
         {
             id(leaf): stacked
