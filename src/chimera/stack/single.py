@@ -52,7 +52,7 @@ def _rows(group: Group, index: int) -> Sequence[Tensor]:
     if not stacked.requires_grad:
         return [_alone(stacked, place) for place in range(stacked.shape[0])]
     frozen = group.frozen(index)
-    rows: tuple[Tensor, ...] = _Rows.apply(stacked)
+    rows: tuple[Tensor, ...] = _Rows.apply(stacked)  # type: ignore[no-untyped-call]
     if frozen is None:
         return rows
     return [_alone(stacked, i) if still else rows[i] for i, still in enumerate(frozen.tolist())]
