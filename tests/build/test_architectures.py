@@ -361,3 +361,50 @@ def test_shapes_are_those_of_a_real_run(name):
         assert found.parameters == sum(parameter.numel() for parameter in net.parameters())
         assert found.output == specified(output)
         assert [row.path for row in found.rows] == [path for path, _ in net.named_modules()]
+
+
+class Mixture(nn.Module):
+    """Sends each row to one expert, by masks."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(8, 3)
+        self.experts = nn.ModuleList(nn.LazyLinear(8) for _ in range(3))
+
+    def forward(self, x):
+        chosen, output = self.gate(x).argmax(-1), torch.zeros_like(x)
+        for index, expert in enumerate(self.experts):
+            mask = chosen == index
+            if mask.any():
+                output = output + mask[:, None] * expert(x)
+        return output
+
+
+class Energy(nn.Module):
+    """Answers with a gradient with respect to its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.LazyLinear(8), nn.Tanh(), nn.LazyLinear(1))
+
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.layers(x).sum(), x, create_graph=True)[0]
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        Mixture,
+        Energy,
+        lambda: nn.DataParallel(nn.Linear(8, 8)),
+        lambda: torch.compile(nn.Sequential(nn.Linear(8, 8))),
+        lambda: nn.utils.parametrizations.orthogonal(nn.Linear(8, 8)),
+        lambda: nn.utils.spectral_norm(nn.Linear(8, 8)),
+    ],
+    ids=["mixture", "energy", "parallel", "compiled", "orthogonal", "spectral"],
+)
+def test_networks_that_do_unusual_things(factory):
+    net = ch.build(factory(), ch.spec("batch", 8))
+    assert not any(is_uninitialized(parameter) for parameter in net.parameters())
+    assert ch.shapes(net, ch.spec("batch", 8)).output == ch.spec("batch", 8)

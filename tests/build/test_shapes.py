@@ -178,3 +178,41 @@ def test_the_network_is_left_alone():
     ch.shapes(net, ch.spec(3, 20))
     assert all(torch.equal(before[name], value) for name, value in net[0].state_dict().items())
     assert len(net[0]._forward_hooks) == 0
+
+
+class Nonzero(nn.Module):
+    def forward(self, x):
+        return x[x > 0]
+
+
+def test_an_example_gives_what_shapes_cannot():
+    with pytest.raises(RuntimeError, match=r"test_shapes.py:\d+ needs the data"):
+        ch.shapes(Nonzero(), ch.spec(4))
+    for net in (Nonzero, Nonzero()):
+        found = ch.shapes(net, example=torch.tensor([1.0, -1.0, 2.0]))
+        assert found.output == ch.spec(2)
+    with pytest.raises(TypeError, match=r"give spec=ch.spec\(...\), or example="):
+        ch.shapes(Nonzero())
+
+
+def test_torchs_own_line_is_named_where_there_is_no_other():
+    head = nn.AdaptiveLogSoftmaxWithLoss(16, 100, [10, 50])
+    inputs = ch.inputs(ch.spec(4, 16), ch.spec(4, dtype=torch.int64))
+    with pytest.raises(RuntimeError, match=r"adaptive.py:\d+ needs the data"):
+        ch.shapes(head, inputs)
+
+
+def test_lengths_without_data_need_an_example():
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(5, 6, batch_first=True)
+
+        def forward(self, x, lengths):
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+            return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
+
+    with pytest.raises(RuntimeError, match="needs the data"):
+        ch.shapes(Packed, ch.inputs(ch.spec(2, 7, 5), ch.spec(2, dtype=torch.int64)))
+    found = ch.shapes(Packed, example=ch.inputs(torch.rand(2, 7, 5), torch.tensor([7, 3])))
+    assert found.output == ch.spec(2, 7, 6)

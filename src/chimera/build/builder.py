@@ -15,11 +15,10 @@ from torch import nn
 from chimera.build.adopt import adopt
 from chimera.build.construct import Factory, as_dtype, check_factory, construct
 from chimera.build.initialize import Schemes, apply_schemes, as_schemes, reset
-from chimera.build.inputs import Inputs, as_inputs, as_specified
+from chimera.build.inputs import Inputs, as_specified
 from chimera.build.lazy import initialize, is_lazy, waiting
 from chimera.build.snapshot import unchanged_on_error
-from chimera.build.spec import Spec
-from chimera.build.trial import Trial, try_example, try_shapes, without_data
+from chimera.build.trial import Trial, as_example, try_example, try_shapes, without_data
 from chimera.draws.seeds import as_seed, derive, forked
 from chimera.paths.notice import ChimeraWarning
 from chimera.paths.walk import first_paths, join
@@ -64,7 +63,7 @@ def build(
     if spec is None and example is None:
         raise TypeError("build: give spec=ch.spec(...), or example= real tensors")
     inputs = None if spec is None else as_specified(spec)
-    given = None if example is None else _as_example(example)
+    given = None if example is None else as_example(example)
     schemes, kind, seed = as_schemes(init), as_dtype(dtype), as_seed(seed)
     if isinstance(module_or_factory, nn.Module):
         net = module_or_factory
@@ -145,13 +144,3 @@ def furnish(
         if device is not None or dtype is not None:
             net.to(device=device, dtype=dtype)
     return notes
-
-
-def _as_example(example: Any) -> Inputs:
-    given = as_inputs(example)
-    for leaf in given.leaves():
-        if isinstance(leaf, Spec):
-            raise TypeError(f"example must hold real tensors; got {leaf!r}; pass it as spec=")
-    if not any(isinstance(leaf, torch.Tensor) for leaf in given.leaves()):
-        raise TypeError(f"example must hold real tensors; got {example!r}")
-    return given

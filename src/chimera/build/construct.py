@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from chimera.build.datafree import DataFree
+from chimera.decide.explore import boundary
 from chimera.draws.seeds import derive, forked
 
 Factory = Callable[..., nn.Module]
@@ -38,9 +39,14 @@ def construct_without_data(factory: Factory) -> nn.Module:
         return _made(factory, (), {}, f"in {name_of(factory)}, constructed without data")
 
 
+@boundary
+def _called(factory: Factory, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return factory(*args, **kwargs)
+
+
 def _made(factory: Factory, args: tuple[Any, ...], kwargs: dict[str, Any], where: str) -> nn.Module:
     try:
-        made = factory(*args, **kwargs)
+        made = _called(factory, args, kwargs)
     except Exception as error:
         error.add_note(where)
         raise

@@ -18,8 +18,10 @@ import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
-from chimera.decide.explore import called
+from chimera.decide.explore import called, hide
 from chimera.paths.nest import flatten, map_leaves
+
+hide(__file__)
 
 SMALL = 4096
 """The most elements of a tensor that is kept real."""

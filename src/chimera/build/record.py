@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from chimera.build.datafree import DataFree, tensors_in
 from chimera.build.inputs import Inputs
@@ -40,7 +41,8 @@ class Recorder:
         self._mode = mode
         self._releases: list[Callable[[], None]] = []
         for module, path in first_paths(net).items():
-            self._watch(module, path)
+            if not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                self._watch(module, path)
 
     def _watch(self, module: nn.Module, path: str) -> None:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -87,8 +89,19 @@ def specified(value: Any) -> Any:
         lambda leaf: (
             Spec(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf
         ),
-        value,
+        _unpacked(value),
     )
+
+
+def _unpacked(value: Any) -> Any:
+    """``value`` with a tuple for each packed sequence, which holds nothing but tensors."""
+    if isinstance(value, PackedSequence):
+        return tuple(value)
+    if type(value) in (tuple, list):
+        return type(value)(map(_unpacked, value))
+    if type(value) is dict:
+        return {key: _unpacked(item) for key, item in value.items()}
+    return value
 
 
 def origin(tensor: torch.Tensor) -> str | None:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from chimera.build.construct import Factory, check_factory, construct_without_data
+from chimera.build.construct import Factory, check_factory, construct, construct_without_data
 from chimera.build.datafree import is_uninitialized
 from chimera.build.inputs import Inputs, as_specified
 from chimera.build.spec import Spec
-from chimera.build.trial import try_shapes
+from chimera.build.trial import as_example, try_example, try_shapes
 from chimera.paths.nest import map_leaves
 from chimera.paths.notes import shown
 from chimera.paths.walk import first_paths
@@ -82,7 +82,7 @@ class Shapes:
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def shapes(module_or_factory: nn.Module | Factory, spec: Any) -> Shapes:
+def shapes(module_or_factory: nn.Module | Factory, spec: Any = None, example: Any = None) -> Shapes:
     """The shapes of every module's inputs and output, and its count of parameters.
 
     Nothing is computed and no memory is taken for parameters: a factory is called without data, a
@@ -91,17 +91,24 @@ def shapes(module_or_factory: nn.Module | Factory, spec: Any) -> Shapes:
     Args:
         module_or_factory: a module, or a class or function without arguments that makes one.
         spec: the inputs: ``ch.spec("batch", 20)``, or ``ch.inputs(...)`` for several.
+        example: real inputs, in the place of ``spec``, for a network whose shapes depend on data;
+            then a copy is run on them, and a factory is called as in ``ch.build``.
 
     Raises:
         TypeError: if an argument is not what it should be.
         Exception: what the network raises, with a note that names the module.
     """
-    inputs = as_specified(spec)
-    if isinstance(module_or_factory, nn.Module):
-        net = module_or_factory
+    if spec is None and example is None:
+        raise TypeError("shapes: give spec=ch.spec(...), or example= real tensors")
+    net: Any = module_or_factory
+    if not isinstance(net, nn.Module):
+        factory = check_factory(net, "module_or_factory")
+        real = example is not None
+        net = construct(factory, (), {}, 0, 0) if real else construct_without_data(factory)
+    if example is not None:
+        trial = try_example(net, as_example(example))
     else:
-        net = construct_without_data(check_factory(module_or_factory, "module_or_factory"))
-    trial = try_shapes(net, inputs)
+        trial = try_shapes(net, as_specified(spec))
     names = {size: name for name, size in trial.sizes.items()}
     counted: set[int] = set()
     rows = []

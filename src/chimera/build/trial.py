@@ -1,5 +1,6 @@
 """Trying a network out, on a copy: its shapes, call by call, and what its forward does to it."""
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -11,12 +12,12 @@ from torch import nn
 
 from chimera.build.adopt import Place, plain_tensors
 from chimera.build.datafree import DataFree, is_uninitialized
-from chimera.build.inputs import Inputs
+from chimera.build.inputs import Inputs, as_inputs
 from chimera.build.lazy import initialize, is_lazy
 from chimera.build.record import INPUT, Call, Recorder, origin, pass_on, set_origin, specified
 from chimera.build.spec import Spec, resolutions
 from chimera.build.twin import replica, twin
-from chimera.decide.explore import Condition, Explorer
+from chimera.decide.explore import Condition, Explorer, boundary
 from chimera.draws.seeds import derive, forked
 from chimera.paths.notes import one_line, point
 from chimera.paths.walk import first_paths
@@ -82,6 +83,21 @@ def try_example(net: nn.Module, example: Inputs, dtype: torch.dtype | None = Non
     return Trial(copy, run.output, run.recorder.calls, run.kept)
 
 
+def as_example(example: Any) -> Inputs:
+    """Real inputs.
+
+    Raises:
+        TypeError: if ``example`` holds specifications, or no tensor.
+    """
+    given = as_inputs(example)
+    for leaf in given.leaves():
+        if isinstance(leaf, Spec):
+            raise TypeError(f"example must hold real tensors; got {leaf!r}; pass it as spec=")
+    if not any(isinstance(leaf, torch.Tensor) for leaf in given.leaves()):
+        raise TypeError(f"example must hold real tensors; got {example!r}")
+    return given
+
+
 def _explore(
     net: nn.Module, inputs: Inputs, dtype: torch.dtype | None, sizes: dict[str, int]
 ) -> Trial:
@@ -134,10 +150,12 @@ class _Run:
         with ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             stack.enter_context(forked(derive(0, "trial")))
+            if "torch._dynamo" in sys.modules:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             for mode in modes:
                 stack.enter_context(mode)
             try:
-                output = self.net(*inputs.args, **inputs.kwargs)
+                output = _call(self.net, inputs)
             except Exception as error:  # noqa: BLE001  (whatever a forward raises; see _explore)
                 self.error = error
         if self.error is not None:
@@ -152,6 +170,11 @@ class _Run:
         if path is None or path == INPUT:
             return path
         return f"{path or 'the root'}, {one_line(self.net.get_submodule(path))}"
+
+
+@boundary
+def _call(net: nn.Module, inputs: Inputs) -> Any:
+    return net(*inputs.args, **inputs.kwargs)
 
 
 def without_data(inputs: Inputs) -> Inputs:

@@ -18,14 +18,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import nn, overrides
 from torch.overrides import TorchFunctionMode
 
 from chimera.paths.walk import first_paths
+
+Run = TypeVar("Run", bound=Callable[..., Any])
 
 LIMIT = 64
 _PATIENCE = 32
@@ -189,7 +191,8 @@ class Exploring(TorchFunctionMode):
             self._paths = {id(module): path for module, path in found.items()}
         chain: dict[Hashable, None] = {}
         condition: Condition | None = None
-        for frame in user_frames():
+        frames = list(_frames())
+        for frame in [frame for frame in frames if not _of_torch(frame)] or frames:
             path = self._paths.get(id(frame.f_locals.get("self")))
             code = frame.f_code
             if condition is None:
@@ -218,6 +221,7 @@ _SIGNS = (
     "with Meta tensors",
     "register_meta function",
     "a meta tensor without",
+    "but got 1D meta",
 )
 """What torch says where a tensor without data cannot give what is asked."""
 
@@ -230,19 +234,37 @@ def _message(what: str) -> str:
     )
 
 
-def user_frames() -> Iterator[FrameType]:
-    """The frames of the running call that are not torch's or a mode's, innermost first."""
+def boundary(function: Run) -> Run:
+    """Mark a function that runs a program: its frame, and those above it, are not the program's."""
+    marked: Any = function
+    _BOUNDARIES.add(marked.__code__)
+    return function
+
+
+def hide(file: str) -> None:
+    """Leave the frames of ``file``, which holds a mode, out of places and messages."""
+    _HIDDEN.add(file)
+
+
+_BOUNDARIES: set[CodeType] = set()
+_HIDDEN = {__file__, overrides.__file__}
+
+
+def _frames() -> Iterator[FrameType]:
+    """The frames of the running program that are not a mode's, innermost first."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        code = frame.f_code
-        file = code.co_filename
-        of_a_mode = file == __file__ or code.co_name == "__torch_function__"
-        if not of_a_mode and not file.startswith(_TORCH):
+    while frame is not None and frame.f_code not in _BOUNDARIES:
+        if frame.f_code.co_filename not in _HIDDEN:
             yield frame
         frame = frame.f_back
 
 
 def where() -> tuple[str, int]:
-    """File and line of the innermost frame that is not torch's or a mode's."""
-    frame = next(user_frames())
+    """File and line of the innermost frame that is not torch's, or if all are, of the innermost."""
+    frames = list(_frames())
+    frame = next((frame for frame in frames if not _of_torch(frame)), frames[0])
     return frame.f_code.co_filename, frame.f_lineno
+
+
+def _of_torch(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_TORCH)
