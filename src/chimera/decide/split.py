@@ -7,6 +7,7 @@ member asked for what, and the caller runs each part again with its recorded dec
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,11 +34,17 @@ class Decisions:
 
     Args:
         recorded: the values to replay, in the order of the conditions.
+
+    Attributes:
+        made: the values so far, in order.
+        asked: whether the module asked if a tensor requires a gradient.
+        refused: what was raised. The module may have caught it: then the run does not count.
     """
 
     def __init__(self, recorded: Sequence[Any] = ()) -> None:
         self.made: list[Any] = []
         self.asked = False
+        self.refused: Differ | None = None
         self._recorded = list(recorded)
 
     def __call__(self, tensor: Tensor, conversion: str) -> Any:
@@ -54,9 +61,10 @@ class Decisions:
             outcomes = [convert(each, conversion) for each in values]
             value = outcomes[0]
             if any(not _agree(value, other) for other in outcomes[1:]):
-                raise Differ(outcomes)
+                self.refused = Differ(outcomes)
+                raise self.refused
         self.made.append(value)
-        return value
+        return copy.deepcopy(value)  # a list is the module's to change
 
 
 def parts_of(outcomes: Sequence[Any]) -> list[tuple[Any, list[int]]]:

@@ -41,6 +41,13 @@ def convert(value: Any, conversion: str) -> Any:
     return _CONVERT[conversion](value)
 
 
+# What a batched tensor answers for itself, not for the members' tensors.
+_UNANSWERABLE: dict[Any, str] = {
+    **{getattr(Tensor, name).__get__: name for name in ("grad_fn", "is_leaf", "grad")},
+    **{getattr(Tensor, name): name for name in ("register_hook", "retain_grad")},
+}
+
+
 class Asked(Exception):
     """A module asked a tensor for something that a batched tensor answers wrongly."""
 
@@ -49,22 +56,42 @@ class Sentinel(TorchFunctionMode):
     """Refuses the questions that batched tensors answer wrongly without an error.
 
     A tensor inside vmap says that it requires no gradient, whatever the members' say.
+
+    Attributes:
+        refused: what was raised. The module may have caught it: then the run does not count.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: Exception | None = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if CONVERSIONS.get(func) == "requires_grad":
-            raise Asked("the module asks a tensor whether it requires a gradient")
-        return func(*args, **(kwargs or {}))
+        conversion = CONVERSIONS.get(func) or _UNANSWERABLE.get(func)
+        if conversion is None:
+            return func(*args, **(kwargs or {}))
+        if conversion == "requires_grad" or func in _UNANSWERABLE:
+            self.refused = Asked(f"the module asks a tensor for its {conversion}")
+            raise self.refused
+        try:
+            return func(*args, **(kwargs or {}))
+        except RuntimeError as error:
+            self.refused = error
+            raise
 
 
 class Watch(TorchFunctionMode):
-    """Lets ``answer(tensor, conversion)`` say what the tensor's value is."""
+    """Lets ``answer(tensor, conversion)`` say what the tensor's value is.
+
+    Attributes:
+        refused: what was raised. The module may have caught it: then the run does not count.
+    """
 
     def __init__(self, answer: Callable[[Tensor, str], Any]) -> None:
         super().__init__()
         self._answer = answer
+        self.refused: Exception | None = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -72,4 +99,7 @@ class Watch(TorchFunctionMode):
         conversion = CONVERSIONS.get(func)
         if conversion is not None and isinstance(args[0], Tensor):
             return self._answer(args[0], conversion)
+        if func in _UNANSWERABLE:
+            self.refused = Asked(f"the module asks a tensor for its {_UNANSWERABLE[func]}")
+            raise self.refused
         return func(*args, **(kwargs or {}))

@@ -88,8 +88,10 @@ def _turn(x: Tensor) -> Tensor:
 def uniform(keys: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """``[K, *shape]`` uniform in [0, 1): as many random bits as the dtype's fraction holds.
 
-    A number of one dtype is that of another, cut off.
+    A number of one dtype is that of another, cut off. A complex number has two of them.
     """
+    if dtype.is_complex:
+        return torch.view_as_complex(uniform(keys, (*shape, 2), dtype.to_real()))
     keep = 1 - round(math.log2(torch.finfo(dtype).eps))
     numbers = _shift(bits64(keys, math.prod(shape)), 64 - keep).to(dtype) * 2.0**-keep
     return numbers.view(len(keys), *shape)
@@ -106,8 +108,12 @@ def bernoulli(keys: Tensor, probability: Tensor | float, shape: Sequence[int]) -
 def normal(keys: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """``[K, *shape]`` standard normal (Box and Muller), computed in float64 and rounded.
 
-    So a vector unit that rounds a logarithm differently at the end of a row changes nothing.
+    So a vector unit that rounds a logarithm differently at the end of a row changes nothing. A
+    complex number is of variance 1, half of it in each part.
     """
+    if dtype.is_complex:
+        parts = normal(keys, (*shape, 2), dtype.to_real())
+        return torch.view_as_complex(parts.mul_(math.sqrt(0.5)))
     bits = bits64(keys, math.prod(shape))
     radius = ((_shift(bits, 32).double() + 1) * 2.0**-32).log_().mul_(-2).sqrt_()
     angle = (bits & 0xFFFFFFFF).double().mul_(2.0**-32 * 2 * math.pi).cos_()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -75,6 +75,10 @@ class Drawing(TorchDispatchMode):
         members: the ids of the members. ``several`` says whether draws carry a member axis.
         several: with True each draw has the members on its first axis; with False there is one
             member and no axis.
+
+    Attributes:
+        calls: how many draws were answered.
+        refused: what was raised. The module may have caught it: then the run does not count.
     """
 
     def __init__(self, key: Key, members: Sequence[int], *, several: bool) -> None:
@@ -82,7 +86,9 @@ class Drawing(TorchDispatchMode):
         assert several or len(members) == 1
         self._key, self._members, self._several = key, members, several
         self._keys: dict[torch.device, Tensor] = {}
+        self._answering = False
         self.calls = 0
+        self.refused: Undrawable | None = None
 
     def __enter__(self) -> Drawing:
         _running.append(self)
@@ -97,6 +103,8 @@ class Drawing(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if any(mode._answering for mode in _running):  # the draw is another mode's to answer
+            return func(*args, **kwargs)
         if _DRAWS not in func.tags or switched_off(func, args, kwargs):
             return func(*args, **kwargs)
         if kwargs.get("generator") is not None:
@@ -111,17 +119,25 @@ class Drawing(TorchDispatchMode):
                 keys = derive(self._keys_on(_device_of(args, kwargs)), self._key.step, call)
                 return rewrite(keys, self._several, args, kwargs)
             except Unwritable as error:
-                raise Undrawable(f"{func} draws without a member axis: {error}") from None
+                self._refuse(f"{func} draws without a member axis: {error}")
         if self._several:
-            raise Undrawable(f"{func} hides its draws")
+            self._refuse(f"{func} hides its draws")
         seed = derive(self._keys_on(torch.device("cpu")), self._key.step, call)
-        with forked(int(seed[0]) & (2**63 - 1)):
-            return func(*args, **kwargs)
+        self._answering = True
+        try:
+            with forked(int(seed[0]) & (2**63 - 1)):
+                return func(*args, **kwargs)
+        finally:
+            self._answering = False
 
     def _with_generator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._several:
-            raise Undrawable(f"{func} draws from a generator of the module's own")
+            self._refuse(f"{func} draws from a generator of the module's own")
         return func(*args, **kwargs)
+
+    def _refuse(self, why: str) -> NoReturn:
+        self.refused = Undrawable(why)
+        raise self.refused
 
     def _keys_on(self, device: torch.device) -> Tensor:
         if device not in self._keys:

@@ -7,6 +7,7 @@ the caller to keep or drop, except buffers changed in place, which ``Shadow`` ca
 from __future__ import annotations
 
 import enum
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -188,13 +189,16 @@ def run_batched(
         return tuple(sorter.tensors) or (torch.zeros(()),)
 
     drawing = None if key is None else Drawing(key, members, several=True)
+    sentinel = Watch(decisions) if decisions is not None else Sentinel() if wary else None
     with ExitStack() as modes:
+        modes.enter_context(_uncaught(decisions, sentinel, drawing))
         if drawing is not None:
             modes.enter_context(drawing)
-        if decisions is not None:
-            modes.enter_context(Watch(decisions))
-        elif wary:
-            modes.enter_context(Sentinel())
+        if sentinel is not None:
+            modes.enter_context(sentinel)
+        if wary:
+            modes.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("error", "There is a performance drop")
         modes.enter_context(_slow_attention())
         batched = torch.vmap(member, randomness="error" if key is None else "different")
         flat = batched(*tensors, *(arguments.leaves[i] for i in own), torch.empty(len(mine)))
@@ -218,6 +222,17 @@ def run_batched(
         and not unchanged(tensor, versions[i])
     }
     return Ran(outputs(kept["output"]), draws, slots, buffers, attributes, parameters)
+
+
+@contextmanager
+def _uncaught(*watching: Decisions | Sentinel | Watch | Drawing | None) -> Iterator[None]:
+    """Raise what was refused inside, whether or not the module caught it."""
+    try:
+        yield
+    finally:
+        for one in watching:
+            if one is not None and one.refused is not None:
+                raise one.refused
 
 
 @contextmanager

@@ -128,6 +128,9 @@ def _must_run_alone(group: Group) -> str | None:
     if group.reading.hooks:
         where = group.reading.hooks[0] or "the module itself"
         return f"hooks ({where}) fire once a member"
+    for path, module in group.reading.modules:
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
+            return f"{path or 'the module itself'}: sparse gradients have no member axis"
     if group.own:
         (index, name), _ = next(iter(group.own.items()))
         where = group.reading.modules[index][0] or "the module itself"
