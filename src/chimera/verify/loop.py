@@ -102,8 +102,8 @@ def run_loop(
         dtype: to compute in; None leaves the modules' own.
         nudge: move weights and inputs by one unit in the last place, up or down.
     """
-    leaves = [_input(leaf, dtype, nudge) for leaf in given.leaves]
-    known = Arguments(leaves, given.own, given.shape)
+    known = watched(given, dtype, nudge)
+    leaves = known.leaves
     outputs: list[Any] = []
     gradients: dict[str, list[Tensor]] = {}
     buffers: dict[str, list[Tensor]] = {}
@@ -156,20 +156,41 @@ def input_gradients(leaves: Sequence[Any]) -> dict[str, Tensor]:
     }
 
 
-def watched(given: Arguments) -> Arguments:
-    """The arguments in tensors of their own, of which every floating one takes a gradient."""
-    return Arguments([_input(leaf, None, False) for leaf in given.leaves], given.own, given.shape)
+def watched(given: Arguments, dtype: torch.dtype | None = None, nudge: bool = False) -> Arguments:
+    """The arguments in tensors of their own, of which some take a gradient.
+
+    Those are the floating tensors that require one; where none does, all that are inputs.
+    """
+    targets = _targets_from(given)
+    chosen = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in given.leaves]
+    if not any(chosen):
+        chosen = [
+            i < targets and isinstance(leaf, Tensor) and leaf.dtype.is_floating_point
+            for i, leaf in enumerate(given.leaves)
+        ]
+    leaves = [
+        _input(leaf, dtype, nudge, takes) for leaf, takes in zip(given.leaves, chosen, strict=True)
+    ]
+    return Arguments(leaves, given.own, given.shape)
 
 
-def _input(leaf: Any, dtype: torch.dtype | None, nudge: bool) -> Any:
+def _targets_from(given: Arguments) -> int:
+    """The number of leaves that come before the targets."""
+    places, _ = given.rebuild(range(len(given.leaves)))
+    _, _, targets = places
+    return len(given.leaves) - len(flatten(targets)[0])
+
+
+def _input(leaf: Any, dtype: torch.dtype | None, nudge: bool, takes: bool) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
     leaf = leaf.detach().clone()
     if not leaf.dtype.is_floating_point:
         return leaf
-    if nudge:
+    if nudge and takes:
         leaf = _moved(leaf)
-    return leaf.to(dtype or leaf.dtype).requires_grad_()
+    leaf = leaf.to(dtype or leaf.dtype)
+    return leaf.requires_grad_() if takes else leaf
 
 
 def _nudge(module: nn.Module) -> None:

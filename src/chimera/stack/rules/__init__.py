@@ -2,7 +2,9 @@
 
 from chimera.stack.rules import control as control
 from chimera.stack.rules import linear as linear
+from chimera.stack.rules import linear_losses as linear_losses
 from chimera.stack.rules import losses as losses
+from chimera.stack.rules import recurrent as recurrent
 from chimera.stack.rules.losses import stacked_loss
 from chimera.stack.rules.table import forwards_of, rule_of
 

@@ -41,8 +41,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, int]:
         size = info.batch_size
-        x, w = _members_first(x, in_dims[0], size), _members_first(w, in_dims[1], size)
-        b = None if b is None else _members_first(b, in_dims[2], size)
+        x, w = members_first(x, in_dims[0], size), members_first(w, in_dims[1], size)
+        b = None if b is None else members_first(b, in_dims[2], size)
         rows = x.shape[1:-1]
         x_NBI = x.reshape(size, math.prod(rows), x.shape[-1])
         if x_NBI.shape[-1] != w.shape[-1]:
@@ -52,7 +52,8 @@ class _Linear(torch.autograd.Function):
         return y_NBO.view(size, *rows, y_NBO.shape[-1]), 0
 
 
-def _members_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+def members_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """A tensor that vmap hands over, with the member axis first."""
     if dim is None:
         return tensor.expand(size, *tensor.shape)
     return tensor.movedim(dim, 0)

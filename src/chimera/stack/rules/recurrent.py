@@ -1,0 +1,236 @@
+"""``RNN``, ``LSTM``, ``GRU`` and their cells with a member axis: one batched product a step.
+
+Dropout between layers is drawn on ``[T, B, features]`` of one member, as alone; for a packed
+sequence on its data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from chimera.draws.mode import require_draws
+from chimera.stack.rules.linear import members_first
+from chimera.stack.rules.steps import State, Weights, one_step, sequence
+from chimera.stack.rules.table import rule
+
+
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """What a recurrent layer computes, besides its weights; ``sizes`` are a packed sequence's."""
+
+    mode: str
+    layers: int
+    directions: int
+    dropout: float
+    biased: bool
+    projected: bool
+    sizes: tuple[int, ...] | None
+
+    def weights(self, flat: list[Tensor]) -> list[Weights]:
+        """One a layer and direction, from the order of ``all_weights``."""
+        count = 2 + 2 * self.biased + self.projected
+        found = []
+        for start in range(0, len(flat), count):
+            w_ih, w_hh, *rest = flat[start : start + count]
+            b_ih, b_hh = rest[:2] if self.biased else (None, None)
+            found.append(Weights(w_ih, w_hh, b_ih, b_hh, rest[-1] if self.projected else None))
+        return found
+
+
+@rule(nn.RNN, "batched steps")
+@rule(nn.GRU, "batched steps")
+@rule(nn.LSTM, "batched steps")
+def recurrent(module: Any, x: Any, hx: Any = None) -> Any:
+    """``forward`` of the three for all members."""
+    packed = x if isinstance(x, PackedSequence) else None
+    data = _checked(module, x if packed is None else packed.data)
+    several = packed is not None or data.dim() == 3
+    if not several:
+        data = data.unsqueeze(1)
+    elif packed is None and module.batch_first:
+        data = data.transpose(0, 1)
+    layers = _layers(module, packed)
+    states = _states(module, layers, data, hx, several)
+    if packed is not None and packed.sorted_indices is not None:
+        states = [state.index_select(1, packed.sorted_indices) for state in states]
+    flat = [weight for weights in module.all_weights for weight in weights]
+    output, *last = _Recurrent.apply(layers, len(states), data, *states, *flat)  # type: ignore[no-untyped-call]
+    if packed is not None and packed.unsorted_indices is not None:
+        last = [state.index_select(1, packed.unsorted_indices) for state in last]
+    if not several:
+        output, last = output.squeeze(1), [state.squeeze(1) for state in last]
+    elif packed is None and module.batch_first:
+        output = output.transpose(0, 1)
+    if packed is not None:
+        output = PackedSequence(
+            output, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
+        )
+    return output, tuple(last) if module.mode == "LSTM" else last[0]
+
+
+def _checked(module: Any, data: Tensor) -> Tensor:
+    weight = module.all_weights[0][0]
+    if torch.is_autocast_enabled(data.device.type):
+        raise NotImplementedError("recurrent layers run one by one under autocast")
+    if data.dtype != weight.dtype or data.shape[-1] != module.input_size:
+        raise ValueError(f"input {tuple(data.shape)} does not fit {module}")
+    return data
+
+
+def _layers(module: Any, packed: PackedSequence | None) -> _Layers:
+    return _Layers(
+        module.mode,
+        module.num_layers,
+        2 if module.bidirectional else 1,
+        module.dropout if module.training else 0.0,
+        module.bias,
+        module.proj_size > 0,
+        None if packed is None else tuple(packed.batch_sizes.tolist()),
+    )
+
+
+def _states(module: Any, layers: _Layers, data: Tensor, hx: Any, several: bool) -> list[Tensor]:
+    """The states before the first step, each ``[layers * directions, B, features]``."""
+    rows = layers.sizes[0] if layers.sizes is not None else data.shape[1]
+    hidden = module.proj_size if layers.projected else module.hidden_size
+    widths = [hidden, module.hidden_size] if module.mode == "LSTM" else [hidden]
+    shapes = [(layers.layers * layers.directions, rows, width) for width in widths]
+    if hx is None:
+        return [data.new_zeros(shape) for shape in shapes]
+    given = list(hx) if module.mode == "LSTM" else [hx]
+    if not several:
+        given = [state.unsqueeze(1) for state in given]
+    if [tuple(state.shape) for state in given] != shapes:
+        raise ValueError(f"hidden states of {module} must have the shapes {shapes}")
+    return given
+
+
+class _Recurrent(torch.autograd.Function):
+    """Reached by vmap with the tensors of all members."""
+
+    @staticmethod
+    def forward(layers: _Layers, count: int, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        raise NotImplementedError("no tensor of a recurrent layer belongs to a member")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Any, layers: _Layers, count: int, *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        x, *rest = [
+            members_first(tensor, dim, info.batch_size)
+            for tensor, dim in zip(tensors, in_dims[2:], strict=True)
+        ]
+        results = _run(layers, x, rest[:count], layers.weights(rest[count:]))
+        return results, (0,) * len(results)
+
+
+def _run(
+    layers: _Layers, x: Tensor, states: list[Tensor], weights: list[Weights]
+) -> tuple[Tensor, ...]:
+    """The output and the last states, which carry the layers after the members."""
+    mask = None if layers.sizes is None else _mask(layers.sizes, x.device)
+    x_NTBI = x if mask is None else _padded(x, mask)
+    last: list[State] = []
+    for layer in range(layers.layers):
+        if layer and layers.dropout:
+            x_NTBI = _dropped(layers, x_NTBI, mask)
+        outputs = []
+        for direction in range(layers.directions):
+            index = layer * layers.directions + direction
+            state = tuple(whole[:, index] for whole in states)
+            output, after = sequence(
+                layers.mode, x_NTBI, state, weights[index], mask, reverse=direction == 1
+            )
+            outputs.append(output)
+            last.append(after)
+        x_NTBI = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
+    output = x_NTBI if mask is None else x_NTBI[:, mask]
+    return output, *(torch.stack(parts, 1) for parts in zip(*last, strict=True))
+
+
+def _dropped(layers: _Layers, x_NTBI: Tensor, mask: Tensor | None) -> Tensor:
+    require_draws("dropout between the layers of a recurrent module")
+    if mask is None:
+        return F.dropout(x_NTBI, layers.dropout)
+    return _padded(F.dropout(x_NTBI[:, mask], layers.dropout), mask)
+
+
+def _mask(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Which sequences reach which step ``[T, B]``; the data of a packed sequence in its order."""
+    rows = torch.arange(sizes[0], device=device)
+    return rows < torch.tensor(sizes, device=device).unsqueeze(1)
+
+
+def _padded(data: Tensor, mask: Tensor) -> Tensor:
+    """``[N, T, B, features]`` from the data ``[N, items, features]`` of a packed sequence."""
+    padded = data.new_zeros(data.shape[0], mask.numel(), data.shape[-1])
+    where = mask.flatten().nonzero().squeeze(1)
+    return padded.index_copy(1, where, data).view(data.shape[0], *mask.shape, data.shape[-1])
+
+
+@rule(nn.RNNCell, "batched step")
+@rule(nn.GRUCell, "batched step")
+@rule(nn.LSTMCell, "batched step")
+def cell(module: Any, x: Tensor, hx: Any = None) -> Any:
+    """``forward`` of the three cells for all members."""
+    if torch.is_autocast_enabled(x.device.type):
+        raise NotImplementedError("recurrent cells run one by one under autocast")
+    several = x.dim() == 2
+    x = x if several else x.unsqueeze(0)
+    shape = (x.shape[0], module.hidden_size)
+    is_lstm = isinstance(module, nn.LSTMCell)
+    if hx is None:
+        states = [x.new_zeros(shape) for _ in range(1 + is_lstm)]
+    else:
+        states = list(hx) if is_lstm else [hx]
+        states = states if several else [state.unsqueeze(0) for state in states]
+    if any(tuple(state.shape) != shape for state in states):
+        raise ValueError(f"hidden states of {module} must have the shape {shape}")
+    weights = [module.weight_ih, module.weight_hh, module.bias_ih, module.bias_hh]
+    after = _Cell.apply(_mode(module), len(states), x, *states, *weights)  # type: ignore[no-untyped-call]
+    after = after if several else tuple(state.squeeze(0) for state in after)
+    return after if is_lstm else after[0]
+
+
+def _mode(module: Any) -> str:
+    if isinstance(module, nn.RNNCell):
+        return f"RNN_{module.nonlinearity.upper()}"
+    return "LSTM" if isinstance(module, nn.LSTMCell) else "GRU"
+
+
+class _Cell(torch.autograd.Function):
+    """Reached by vmap with the tensors of all members."""
+
+    @staticmethod
+    def forward(mode: str, count: int, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        raise NotImplementedError("no tensor of a recurrent cell belongs to a member")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Any, mode: str, count: int, *tensors: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        x, *rest = [
+            None if tensor is None else members_first(tensor, dim, info.batch_size)
+            for tensor, dim in zip(tensors, in_dims[2:], strict=True)
+        ]
+        assert x is not None
+        state = tuple(tensor for tensor in rest[:count] if tensor is not None)
+        w_ih, w_hh, b_ih, b_hh = rest[count:]
+        assert w_ih is not None
+        assert w_hh is not None
+        after = one_step(mode, x, state, Weights(w_ih, w_hh, b_ih, b_hh))
+        return after, (0,) * len(after)
