@@ -368,8 +368,8 @@ class Mixture(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.gate = nn.Linear(8, 3)
-        self.experts = nn.ModuleList(nn.LazyLinear(8) for _ in range(3))
+        self.gate = nn.Linear(8, 8)
+        self.experts = nn.ModuleList(nn.LazyLinear(8) for _ in range(8))
 
     def forward(self, x):
         chosen, output = self.gate(x).argmax(-1), torch.zeros_like(x)
@@ -398,7 +398,7 @@ class Energy(nn.Module):
         Mixture,
         Energy,
         lambda: nn.DataParallel(nn.Linear(8, 8)),
-        lambda: torch.compile(nn.Sequential(nn.Linear(8, 8))),
+        lambda: torch.compile(nn.Sequential(nn.Linear(8, 8)), backend="eager"),
         lambda: nn.utils.parametrizations.orthogonal(nn.Linear(8, 8)),
         lambda: nn.utils.spectral_norm(nn.Linear(8, 8)),
     ],

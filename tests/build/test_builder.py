@@ -249,6 +249,20 @@ def test_lazy_modules_that_are_never_reached_are_named():
         ch.build(Unused(), ch.spec(2, 4))
 
 
+def test_a_branch_that_fails_is_the_cause_of_what_was_not_reached():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.wrong, self.right = nn.LazyLinear(3), nn.Linear(9, 2), nn.LazyLinear(3)
+
+        def forward(self, x):
+            return self.left(x) if x.mean() > 0 else self.right(self.wrong(x))
+
+    with pytest.raises(ValueError, match="no shapes: right") as caught:
+        ch.build(Half(), ch.spec(2, 4))
+    assert "in the module at wrong: Linear" in caught.value.__cause__.__notes__[0]
+
+
 def test_lazy_modules_in_every_branch_get_their_shapes():
     class Branching(nn.Module):
         def __init__(self):

@@ -211,6 +211,24 @@ def test_a_program_that_always_raises_ends():
     assert {str(error) for error in errors} == {"yes", "no"}
 
 
+def test_runs_by_lot_reach_every_turn_of_a_loop():
+    """Taken in turn, the outcomes of the one place would be the same at each turn of each run."""
+
+    def program(x):
+        return [turn for turn in range(4) if x.sum() > turn]
+
+    reached = set()
+    explorer, count = Explorer(), 0
+    for mode in explorer.runs(lambda: 0 if len(reached) == 4 else LIMIT):
+        count += 1
+        with mode:
+            reached.update(program(torch.empty(3, device="meta")))
+        mode.passed()
+    assert reached == {0, 1, 2, 3}
+    assert 1 < count < LIMIT
+    assert explore(program)[0] == [[0, 2]]
+
+
 def test_the_limit_holds():
     outcomes, errors, _ = explore(lambda x: bool(x.sum() > 0), limit=1)
     assert len(outcomes) + len(errors) == 1

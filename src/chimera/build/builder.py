@@ -102,7 +102,7 @@ def tried(
         raise ValueError(
             f"lazy modules that no run reached have no shapes: {', '.join(missed)}; call them in "
             "forward, remove them, or give them their sizes"
-        )
+        ) from trial.failed
     if foreign:
         raise ValueError(
             f"uninitialized parameters outside lazy modules: {', '.join(foreign)}; derive their "

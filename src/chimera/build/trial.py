@@ -13,14 +13,16 @@ from torch import nn
 from chimera.build.adopt import Place, plain_tensors
 from chimera.build.datafree import DataFree, is_uninitialized
 from chimera.build.inputs import Inputs, as_inputs
-from chimera.build.lazy import initialize, is_lazy
+from chimera.build.lazy import initialize, is_lazy, waiting
 from chimera.build.record import INPUT, Call, Recorder, origin, pass_on, set_origin, specified
 from chimera.build.spec import Spec, resolutions
 from chimera.build.twin import replica, twin
-from chimera.decide.explore import Condition, Explorer, boundary
+from chimera.decide.explore import LIMIT, Condition, Explorer, boundary
 from chimera.draws.seeds import derive, forked
 from chimera.paths.notes import one_line, point
 from chimera.paths.walk import first_paths
+
+_FEW = 8
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Trial:
     """The size that each free axis had."""
     reads_values: bool = False
     """Whether the run read numbers or conditions from tensors of the network that have data."""
+    failed: Exception | None = None
+    """What the failing run that came furthest raised, where others passed."""
 
 
 def try_shapes(net: nn.Module, inputs: Inputs, dtype: torch.dtype | None = None) -> Trial:
@@ -102,9 +106,9 @@ def _explore(
     net: nn.Module, inputs: Inputs, dtype: torch.dtype | None, sizes: dict[str, int]
 ) -> Trial:
     explorer = Explorer()
-    found: Trial | None = None
+    passed: list[Trial] = []
     furthest: _Run | None = None
-    for mode in explorer.runs():
+    for mode in explorer.runs(lambda: _wanted(passed[0])):
         copy = twin(net)
         _cast(copy, dtype)
         free = DataFree()
@@ -118,19 +122,21 @@ def _explore(
             continue
         mode.passed()
         read = mode.reads_values or free.reads_values
-        if found is None:
-            found = Trial(copy, run.output, run.recorder.calls, run.kept, sizes=sizes)
+        passed.append(Trial(copy, run.output, run.recorder.calls, run.kept, sizes=sizes))
+        found = passed[0]
         found.reads_values |= read
         found.kept &= run.kept
         for path, call in run.recorder.calls.items():
             found.calls.setdefault(path, call)
-    if found is None:
+    if not passed:
         assert furthest is not None
         assert furthest.error is not None
         raise furthest.error
+    found = passed[0]
     for module, path in first_paths(found.net).items():
         if is_lazy(module) and path in found.calls:
             initialize(module, without_data(found.calls[path].inputs))
+    found.failed = None if furthest is None else furthest.error
     found.conditions = list(dict.fromkeys(explorer.conditions.values()))
     return found
 
@@ -170,6 +176,14 @@ class _Run:
         if path is None or path == INPUT:
             return path
         return f"{path or 'the root'}, {one_line(self.net.get_submodule(path))}"
+
+
+def _wanted(trial: Trial) -> int:
+    """How many more runs it is worth to reach the modules that were not reached."""
+    missed = [module for module, path in first_paths(trial.net).items() if path not in trial.calls]
+    if any(is_lazy(module) and waiting(module) for module in missed):
+        return LIMIT
+    return _FEW if any(not module._modules for module in missed) else 0
 
 
 @boundary

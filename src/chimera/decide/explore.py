@@ -81,25 +81,31 @@ class Explorer:
         self._taken: dict[Hashable, Counter[bool]] = {}
         self._raised: Counter[tuple[Hashable, bool]] = Counter()
         self._passed = False
+        self._by_lot = False
 
-    def runs(self) -> Iterator["Exploring"]:
+    def runs(self, wanted: Callable[[], int] = lambda: 0) -> Iterator["Exploring"]:
         """Modes for runs to come, at least one and at most ``limit``.
 
         After each run that ended without an error, its mode's ``passed()`` is to be called.
+
+        Args:
+            wanted: how many runs by lot are worth trying, once every outcome was taken. (A place
+                that a loop comes to again and again takes its outcomes in turn, and may so never
+                take one of them in a certain turn of the loop.)
         """
-        avoiding = 0
+        more = 0
         for _ in range(self.limit):
             mode = Exploring(self)
             yield mode
-            if not mode.has_passed:
-                if not self._taken:
-                    return
-                if mode.last is not None:
-                    self._raised[mode.last] += 1
+            if not self._taken:
+                return
+            if not mode.has_passed and mode.last is not None:
+                self._raised[mode.last] += 1
             self._passed |= mode.has_passed
             if self.complete:
-                avoiding += 1
-                if self._passed or avoiding > _AVOIDING:
+                more += 1
+                self._by_lot = self._passed
+                if more > (wanted() if self._passed else _AVOIDING):
                     return
 
     @property
@@ -113,7 +119,7 @@ class Explorer:
         known_to_raise = self._raised[place, True] - self._raised[place, False]
         if len(taken) == 2 and not self._passed and known_to_raise and asked <= _PATIENCE:
             outcome = known_to_raise < 0
-        elif asked > _PATIENCE:
+        elif self._by_lot or asked > _PATIENCE:
             text = f"{list(self._taken).index(place)}:{asked}:{taken.total()}"
             outcome = hashlib.blake2b(text.encode(), digest_size=1).digest()[0] % 2 == 0
         else:
