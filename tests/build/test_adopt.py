@@ -73,6 +73,23 @@ def test_what_was_meant_as_a_parameter_is_left_alone_and_told():
     assert "of_weight: left a plain tensor, since it is memory of the parameter linear" in message
 
 
+def test_a_tensor_that_one_branch_replaces_is_left_alone():
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.ones(4), torch.ones(4)
+
+        def forward(self, x):
+            if x.sum() > 0:
+                self.first = x.sum(0)
+            else:
+                self.second = x.sum(0)
+            return x * self.first * self.second
+
+    module = ch.build(Sometimes(), ch.spec(2, 4))
+    assert not module._buffers
+
+
 def test_an_attribute_of_the_class_is_left_alone():
     class Hiding(nn.Module):
         scale = None
