@@ -61,8 +61,9 @@ $(TORCH_INSTALLED): pyproject.toml constraints.txt
 		--no-build-isolation torch==$(TORCH) -e '.[data,dev]'
 	@touch $@
 
-shapes: $(INSTALLED) ## the tests with every annotated shape and type checked at run time
-	$(BIN)/pytest $(PYTEST) --jaxtyping-packages=chimera,beartype.beartype
+shapes: $(INSTALLED) ## the tests with every annotated shape checked at run time
+	PYTHONPATH=tests/shape_checking $(BIN)/pytest $(PYTEST) \
+		--jaxtyping-packages=chimera,shape_checker.checked
 
 docs: $(INSTALLED) ## the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

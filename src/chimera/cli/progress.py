@@ -1,7 +1,7 @@
 """The progress of a run on standard error, where that is a terminal."""
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -40,7 +40,7 @@ class Epochs:
         """One epoch is done; ``record`` says which."""
         self._progress.update(self._task, completed=record["epoch"])
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Epochs":
         self._progress.start()
         return self
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
+from jaxtyping import Bool, Float, Inexact, Int64
 from torch import Tensor
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the odd constant of splitmix64
@@ -20,7 +21,9 @@ _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
-def member_keys(seed: int, members: Iterable[int], device: torch.device | None = None) -> Tensor:
+def member_keys(
+    seed: int, members: Iterable[int], device: torch.device | None = None
+) -> Int64[Tensor, " members"]:
     """One 64-bit key ``[members]`` for each member id, from a hash of (seed, id)."""
     keys = [_hash(seed, member) for member in members]
     return torch.tensor(keys, dtype=torch.int64, device=device)
@@ -31,7 +34,7 @@ def _hash(*parts: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
-def derive(keys: Tensor, *parts: int) -> Tensor:
+def derive(keys: Int64[Tensor, " K"], *parts: int) -> Int64[Tensor, " K"]:
     """Keys ``[K]`` for a use of ``keys`` named by ``parts`` (a step, the place of a draw, ...).
 
     The finalizer of splitmix64 mixes each part in; the result is odd, as Squares needs.
@@ -56,7 +59,7 @@ def _shift(z: Tensor, bits: int) -> Tensor:
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def bits64(keys: Tensor, count: int) -> Tensor:
+def bits64(keys: Int64[Tensor, " K"], count: int) -> Int64[Tensor, "K {count}"]:
     """``[K, count]`` int64, all 64 bits random."""
     key = keys.unsqueeze(1)
     y = torch.arange(count, dtype=torch.int64, device=keys.device) * key
@@ -69,7 +72,7 @@ def bits64(keys: Tensor, count: int) -> Tensor:
     return t.bitwise_xor_(_shift(torch.addcmul(y, x, x), 32))
 
 
-def bits32(keys: Tensor, count: int) -> Tensor:
+def bits32(keys: Int64[Tensor, " K"], count: int) -> Int64[Tensor, "K {count}"]:
     """``[K, count]`` int64 in [0, 2**32): the four-round variant of Squares."""
     key = keys.unsqueeze(1)
     y = torch.arange(count, dtype=torch.int64, device=keys.device) * key
@@ -85,7 +88,9 @@ def _turn(x: Tensor) -> Tensor:
     return (x << 32).bitwise_or_(_shift(x, 32))
 
 
-def uniform(keys: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+def uniform(
+    keys: Int64[Tensor, " K"], shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> Inexact[Tensor, "K ..."]:
     """``[K, *shape]`` uniform in [0, 1): as many random bits as the dtype's fraction holds.
 
     A number of one dtype is that of another, cut off. A complex number has two of them.
@@ -97,7 +102,9 @@ def uniform(keys: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float
     return numbers.view(len(keys), *shape)
 
 
-def bernoulli(keys: Tensor, probability: Tensor | float, shape: Sequence[int]) -> Tensor:
+def bernoulli(
+    keys: Int64[Tensor, " K"], probability: Tensor | float, shape: Sequence[int]
+) -> Bool[Tensor, "K ..."]:
     """``[K, *shape]`` bool, true with ``probability`` (a number or a tensor of that shape)."""
     numbers = bits32(keys, math.prod(shape)).view(len(keys), *shape)
     if isinstance(probability, Tensor):
@@ -105,7 +112,9 @@ def bernoulli(keys: Tensor, probability: Tensor | float, shape: Sequence[int]) -
     return numbers < round(probability * 2**32)
 
 
-def normal(keys: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+def normal(
+    keys: Int64[Tensor, " K"], shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> Inexact[Tensor, "K ..."]:
     """``[K, *shape]`` standard normal (Box and Muller), computed in float64 and rounded.
 
     So a vector unit that rounds a logarithm differently at the end of a row changes nothing. A
@@ -120,14 +129,18 @@ def normal(keys: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float3
     return radius.mul_(angle).to(dtype).view(len(keys), *shape)
 
 
-def exponential(keys: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+def exponential(
+    keys: Int64[Tensor, " K"], shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "K ..."]:
     """``[K, *shape]`` exponential of rate 1, never 0."""
     bits = _shift(bits64(keys, math.prod(shape)), 11)
     numbers = ((bits.double() + 0.5) * 2.0**-53).log_().neg_()
     return numbers.to(dtype).view(len(keys), *shape)
 
 
-def integers(keys: Tensor, low: int, high: int, shape: Sequence[int]) -> Tensor:
+def integers(
+    keys: Int64[Tensor, " K"], low: int, high: int, shape: Sequence[int]
+) -> Int64[Tensor, "K ..."]:
     """``[K, *shape]`` int64 uniform in [low, high).
 
     63 random bits modulo the width: the bias is below width / 2**63.
@@ -136,6 +149,6 @@ def integers(keys: Tensor, low: int, high: int, shape: Sequence[int]) -> Tensor:
     return (numbers % (high - low) + low).view(len(keys), *shape)
 
 
-def permutations(keys: Tensor, length: int) -> Tensor:
+def permutations(keys: Int64[Tensor, " K"], length: int) -> Int64[Tensor, "K {length}"]:
     """``[K, length]`` int64: a permutation of 0 .. length-1 for each key."""
     return bits64(keys, length).argsort(dim=1, stable=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float64, Integer, Shaped
 from torch import Tensor
 
 from chimera.fit.data import Data, Part
@@ -22,11 +23,13 @@ class Accuracy:
     name = "accuracy"
     higher_is_better = True
 
-    def of_chunk(self, scores_BC: Tensor, target_B: Tensor) -> Tensor:
+    def of_chunk(
+        self, scores_BC: Shaped[Tensor, "*B C"], target_B: Integer[Tensor, "*B"]
+    ) -> Integer[Tensor, ""]:
         """One member's hits, []; they add up over chunks."""
         return (scores_BC.argmax(-1) == target_B).sum()
 
-    def figures(self, hits_N: Tensor, part: Part) -> Tensor:
+    def figures(self, hits_N: Shaped[Tensor, " N"], part: Part) -> Float64[Tensor, " N"]:
         """Every member's accuracy on a part, float64 [N], from its hits in all of it."""
         return hits_N.double() / len(part)
 
@@ -40,12 +43,14 @@ class R2:
     name = "r2"
     higher_is_better = True
 
-    def of_chunk(self, output: Tensor, target: Tensor) -> Tensor:
+    def of_chunk(
+        self, output: Shaped[Tensor, "B ..."], target: Shaped[Tensor, "B ..."]
+    ) -> Float64[Tensor, " T"]:
         """One member's squared errors, float64 [T]; they add up over chunks."""
         errors = aligned(output, target).double() - target.double()
         return errors.square().sum(0).flatten()
 
-    def figures(self, errors_NT: Tensor, part: Part) -> Tensor:
+    def figures(self, errors_NT: Shaped[Tensor, "N T"], part: Part) -> Float64[Tensor, " N"]:
         """Every member's R2 on a part, float64 [N], from its squared errors in all of it."""
         target = part.y.double().reshape(len(part), -1)
         variation_T = (target - target.mean(0)).square().sum(0)

@@ -5,6 +5,7 @@ It is the same on every device and for any number of members.
 
 from collections.abc import Iterator
 
+from jaxtyping import Int64
 from torch import Tensor
 
 from chimera.draws.counter import derive, permutations
@@ -13,7 +14,9 @@ from chimera.fit.data import Part
 _ORDER = 0x6F72646572  # "order": keeps these keys apart from those that a network's draws have
 
 
-def order(keys: Tensor, epoch: int, samples: int) -> Tensor:
+def order(
+    keys: Int64[Tensor, " members"], epoch: int, samples: int
+) -> Int64[Tensor, "members {samples}"]:
     """One permutation of ``range(samples)`` a member: int64 [members, samples].
 
     Args:
@@ -24,7 +27,7 @@ def order(keys: Tensor, epoch: int, samples: int) -> Tensor:
     return permutations(derive(keys, _ORDER, epoch), samples)
 
 
-def batches(part: Part, rows: Tensor, batch_size: int) -> Iterator[Part]:
+def batches(part: Part, rows: Int64[Tensor, "members samples"], batch_size: int) -> Iterator[Part]:
     """Each member's batches of one epoch, side by side; the last may be short.
 
     Args:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from chimera.draws.counter import derive, member_keys, uniform
@@ -36,7 +37,7 @@ class LogUniform:
                 f"and high={self.high!r}"
             )
 
-    def draw(self, name: str, seed: int, members: Sequence[int]) -> Tensor:
+    def draw(self, name: str, seed: int, members: Sequence[int]) -> Float64[Tensor, " members"]:
         """One value a member, float64 [members], decided by the name, the seed and the member id.
 
         Members beside it change nothing.
