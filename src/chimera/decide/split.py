@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from chimera.decide.watch import convert
+from chimera.paths.version import version
 
 
 class Differ(Exception):
@@ -124,6 +125,33 @@ class _Ask(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, tensor: Tensor, sink: _Sink) -> tuple[Tensor, None]:
         sink.values = [tensor.requires_grad]
         return tensor.new_empty(0), None
+
+
+class _Versions(torch.autograd.Function):
+    """Sees how often the members' tensors were changed in place."""
+
+    @staticmethod
+    def forward(sink: _Sink, *tensors: Tensor) -> Tensor:
+        sink.values = [version(tensor) for tensor in tensors]
+        return tensors[0].new_empty(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, sink: _Sink, *tensors: Tensor) -> tuple[Tensor, None]:
+        sink.values = [version(tensor) for tensor in tensors]
+        return tensors[0].new_empty(0), None
+
+
+def versions(tensors: Sequence[Tensor]) -> list[int | None]:
+    """How often tensors of the enclosing vmap were changed in place, for all members at once."""
+    sink = _Sink()
+    if not tensors:
+        return []
+    _Versions.apply(sink, *tensors)  # type: ignore[no-untyped-call]
+    return sink.values
 
 
 def requires_grad(tensor: Tensor) -> bool:

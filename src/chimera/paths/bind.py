@@ -2,6 +2,7 @@
 
 ``copy.deepcopy`` hands functions and weak references on as they are, so that a hook or a function
 kept in an attribute that uses the module by its closure would go on using the original.
+``reached`` tells which modules such a function uses.
 """
 
 from __future__ import annotations
@@ -97,19 +98,39 @@ class _Binder:
         if id(value) in seen:
             return False
         seen.add(id(value))
-        if isinstance(value, types.FunctionType):
-            cells = [cell.cell_contents for cell in value.__closure__ or () if _is_bound(cell)]
-            parts = [*cells, value.__defaults__, value.__kwdefaults__]
-        elif isinstance(value, types.MethodType):
-            parts = [value.__self__]
-        elif isinstance(value, functools.partial):
-            parts = [value.func, value.args, value.keywords]
-        elif type(value) is weakref.ref:
-            parts = [value()]
+        return any(self._reaches(part, seen) for part in _parts(value))
+
+
+def reached(value: Any) -> list[nn.Module]:
+    """The modules that a function uses by its closure, with all of theirs, in order."""
+    found: dict[nn.Module, None] = {}
+    seen: set[int] = set()
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, nn.Module):
+            found.update(dict.fromkeys(part.modules()))
         else:
-            leaves, _ = flatten(value, objects=True)
-            parts = [leaf for leaf in leaves if leaf is not value]
-        return any(self._reaches(part, seen) for part in parts)
+            todo += _parts(part)
+    return list(found)
+
+
+def _parts(value: Any) -> list[Any]:
+    """What a function, or a value that is no function, holds."""
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_bound(cell)]
+        return [*cells, value.__defaults__, value.__kwdefaults__]
+    if isinstance(value, types.MethodType):
+        return [value.__self__]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if type(value) is weakref.ref:
+        return [value()]
+    leaves, _ = flatten(value, objects=True)
+    return [leaf for leaf in leaves if leaf is not value]
 
 
 def _is_bound(cell: types.CellType) -> bool:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from chimera.blocks import While
-from chimera.decide.split import per_member
+from chimera.decide.split import per_member, versions
 from chimera.draws.mode import draws_so_far
+from chimera.paths.bind import reached
 from chimera.paths.nest import flatten
 from chimera.paths.structure import own_attributes
 from chimera.stack.rules.table import rule
@@ -29,7 +30,7 @@ def while_masked(module: While, x: Any) -> Any:
     """``While.forward`` for members whose conditions differ."""
     active: Tensor | None = None
     for _ in range(module.limit):
-        with _Traceless(module):
+        with _Masked(module, active):
             answer = module.condition(x)
         if isinstance(answer, bool):
             if not answer:
@@ -51,14 +52,10 @@ def _turn(module: While, x: Any, active: Tensor) -> Any:
         else leaf
         for leaf in leaves
     ]
-    buffers = list(module.buffers())
-    before = [buffer.clone() for buffer in buffers]
-    with _Traceless(module):
+    with _Masked(module, active):
         after, after_shape = flatten(module.body(shape.rebuild(borrowed)))
     if after_shape != shape:
         raise Unmaskable("the body of While gives another nesting than it takes")
-    for buffer, old in zip(buffers, before, strict=True):
-        buffer.copy_(torch.where(active, buffer, old))
     return shape.rebuild(
         [
             torch.where(active, new, old) if isinstance(old, Tensor) else _unmasked(new, old)
@@ -73,25 +70,59 @@ def _unmasked(new: Any, old: Any) -> Any:
     return old
 
 
-class _Traceless:
-    """Refuses what a masked turn would leave behind: draws, and attributes written."""
+class _Masked:
+    """Lets a turn write to the buffers of active members, and to nothing else.
 
-    def __init__(self, module: While) -> None:
-        self._modules = list(module.modules())
+    Args:
+        module: whose condition or body runs.
+        active: which members take the turn; None for all.
+    """
+
+    def __init__(self, module: While, active: Tensor | None) -> None:
+        steps = [module, *reached(module.condition), *reached(module.body)]
+        self._modules = list(dict.fromkeys(inner for step in steps for inner in step.modules()))
+        self._active = active
 
     def __enter__(self) -> None:
         self._draws = draws_so_far()
-        self._before = [own_attributes(module) for module in self._modules]
+        self._attributes = [own_attributes(module) for module in self._modules]
+        self._parameters = [p for m in self._modules for p in m.parameters(recurse=False)]
+        self._versions = versions(self._parameters)
+        self._buffers = [dict(module.named_buffers(recurse=False)) for module in self._modules]
+        if self._active is not None:
+            copies = {id(t): t.clone() for buffers in self._buffers for t in buffers.values()}
+            self._set([{k: copies[id(t)] for k, t in own.items()} for own in self._buffers])
 
     def __exit__(self, kind: Any, *_: object) -> None:
         if kind is not None:
             return
         if draws_so_far() != self._draws:
             raise Unmaskable("the turns of While draw random numbers")
-        for module, before in zip(self._modules, self._before, strict=True):
+        if versions(self._parameters) != self._versions:
+            raise Unmaskable("the turns of While change parameters")
+        for module, before in zip(self._modules, self._attributes, strict=True):
             now = own_attributes(module)
             if now.keys() != before.keys() or any(now[key] is not before[key] for key in now):
                 raise Unmaskable("the turns of While write attributes")
+        if self._active is not None:
+            self._mask(self._active)
+
+    def _mask(self, active: Tensor) -> None:
+        masked: dict[int, Tensor] = {}
+        new = [dict(module.named_buffers(recurse=False)) for module in self._modules]
+        for now, before in zip(new, self._buffers, strict=True):
+            for name, old in before.items():
+                buffer = now.get(name)
+                if buffer is None or now.keys() != before.keys() or buffer.shape != old.shape:
+                    raise Unmaskable("the turns of While register buffers, or shape them anew")
+                if id(buffer) not in masked:
+                    masked[id(buffer)] = torch.where(active, buffer, old)
+        self._set([{key: masked[id(tensor)] for key, tensor in now.items()} for now in new])
+
+    def _set(self, buffers: list[dict[str, Tensor]]) -> None:
+        for module, own in zip(self._modules, buffers, strict=True):
+            for name, tensor in own.items():
+                setattr(module, name, tensor)
 
 
 class _Borrow(torch.autograd.Function):
