@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from chimera.decide.split import Decisions, Differ, parts_of
 from chimera.draws.mode import Key
@@ -32,6 +32,7 @@ class Plan:
         draws: the members draw random numbers.
         conditions: the members ask tensors for Python values.
         writes: the members change their parameters in place.
+        copies: the members change their inputs in place, and so get copies.
         ruled: stack rules run the layers that have one.
         alone: why they run one by one, or None.
         parts: into how many parts conditions split the members the last time.
@@ -41,6 +42,7 @@ class Plan:
     draws: bool = False
     conditions: bool = False
     writes: bool = False
+    copies: bool = False
     ruled: bool = True
     alone: str | None = None
     parts: int = 1
@@ -58,7 +60,8 @@ def run(
     Args:
         group: the group.
         call: what to do with one member.
-        arguments: of the whole group; its tensors are copied, so that no call changes them.
+        arguments: of the whole group. The first call of its kind gets copies, and so does every
+            later one where that one changed them.
         key: of the draws.
         members: the ids of the group's members.
 
@@ -75,11 +78,15 @@ def run(
         shadow = Shadow(group, parameters=plan.fresh or plan.writes)
         parts = _Parts(group, call, arguments, key if draws else None, members, shadow)
         parts.watches, parts.ruled, parts.wary = conditions, ruled, plan.fresh
+        parts.copies = plan.fresh or plan.copies or conditions
         try:
             runs = parts.run()
         except Exception as error:  # noqa: BLE001 - of the call or of vmap: what runs next tells which
             shadow.restore()
             reason = error
+            plan.copies |= parts.changes
+            if parts.changes and not parts.copies:
+                raise
             if isinstance(error, TooManyParts):
                 break
         else:
@@ -131,8 +138,7 @@ def _must_run_alone(group: Group) -> str | None:
     for path, module in group.reading.modules:
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
             return f"{path or 'the module itself'}: sparse gradients have no member axis"
-    if group.own:
-        (index, name), _ = next(iter(group.own.items()))
+    for index, name in group.own.keys() - set(group.numbers.wheres):
         where = group.reading.modules[index][0] or "the module itself"
         return f"{where}: a call gave members different values of the attribute {name!r}"
     return None
@@ -140,6 +146,7 @@ def _must_run_alone(group: Group) -> str | None:
 
 def _learn(plan: Plan, parts: _Parts) -> None:
     plan.writes |= parts.writes
+    plan.copies |= parts.changes
     plan.draws |= parts.draws > 0
     plan.conditions |= parts.conditions > 0
     plan.parts = parts.done
@@ -164,6 +171,7 @@ class _Parts:
         self.watches = False
         self.ruled = True
         self.wary = self.writes = False
+        self.copies, self.changes = True, False
         self.draws = self.conditions = self.done = 0
 
     def run(self) -> list[Ran]:
@@ -202,17 +210,23 @@ class _Parts:
         members = self._members if places is None else [self._members[i] for i in places]
         parameters = [t for t in self._group.tensors() if isinstance(t, nn.Parameter)]
         versions = [version(parameter) for parameter in parameters]
-        ran = run_batched(
-            self._group,
-            self._call,
-            self._arguments.cloned(),
-            places=places,
-            key=self._key,
-            members=members,
-            decisions=decisions,
-            ruled=self.ruled,
-            wary=self.wary,
-        )
+        arguments = self._arguments.cloned() if self.copies else self._arguments
+        given = [leaf for leaf in arguments.leaves if isinstance(leaf, Tensor)]
+        before = [version(leaf) for leaf in given]
+        try:
+            ran = run_batched(
+                self._group,
+                self._call,
+                arguments,
+                places=places,
+                key=self._key,
+                members=members,
+                decisions=decisions,
+                ruled=self.ruled,
+                wary=self.wary,
+            )
+        finally:
+            self.changes |= not all(map(unchanged, given, before))
         self.writes |= bool(ran.parameters) or not all(map(unchanged, parameters, versions))
         self.draws += ran.draws
         self.conditions += len(decisions.made) + decisions.asked if decisions else 0

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chimera.stack.rules.table import rule
+from chimera.stack.rules.together import together
 
 
 @rule(nn.Linear, "batched product")
@@ -23,40 +24,18 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
     """``Linear.forward`` for all members."""
     if not isinstance(x, Tensor) or torch.is_autocast_enabled(x.device.type):
         return F.linear(x, module.weight, module.bias)
-    y: Tensor = _Linear.apply(x, module.weight, module.bias)  # type: ignore[no-untyped-call]
+    y: Tensor = together(_linear, x, module.weight, module.bias)
     return y
 
 
-class _Linear(torch.autograd.Function):
-    """Reached by vmap with the tensors of all members."""
-
-    @staticmethod
-    def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        return F.linear(x, w, b)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, int]:
-        size = info.batch_size
-        x, w = members_first(x, in_dims[0], size), members_first(w, in_dims[1], size)
-        b = None if b is None else members_first(b, in_dims[2], size)
-        rows = x.shape[1:-1]
-        x_NBI = x.reshape(size, math.prod(rows), x.shape[-1])
-        if x_NBI.shape[-1] != w.shape[-1]:
-            # As the layer alone says it.
-            F.linear(x[0], w[0], None if b is None else b[0])
-        y_NBO: Tensor = _Product.apply(x_NBI, w, b)  # type: ignore[no-untyped-call]
-        return y_NBO.view(size, *rows, y_NBO.shape[-1]), 0
-
-
-def members_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """A tensor that vmap hands over, with the member axis first."""
-    if dim is None:
-        return tensor.expand(size, *tensor.shape)
-    return tensor.movedim(dim, 0)
+def _linear(size: int, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    rows = x.shape[1:-1]
+    x_NBI = x if len(rows) == 1 else x.reshape(size, math.prod(rows), x.shape[-1])
+    if x_NBI.shape[-1] != w.shape[-1]:
+        # As the layer alone says it.
+        F.linear(x[0], w[0], None if b is None else b[0])
+    y_NBO: Tensor = _Product.apply(x_NBI, w, b)  # type: ignore[no-untyped-call]
+    return y_NBO if len(rows) == 1 else y_NBO.view(size, *rows, y_NBO.shape[-1])
 
 
 class _Product(torch.autograd.Function):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chimera.stack.rules.table import rule
+from chimera.stack.rules.together import is_together, together
 
 FEW = 64
 IGNORED = -100
@@ -57,9 +58,14 @@ def cross_entropy_loss(module: nn.CrossEntropyLoss, x: Tensor, y: Tensor) -> Ten
 
 
 def _cross_entropy(x: Any, y: Any, **options: Any) -> Tensor:
-    if options or not _fits(x, y):
+    if options or not (is_together(x, y) and _fits(x, y)):
         return F.cross_entropy(x, y, **options)
-    loss: Tensor = _CrossEntropy.apply(x, y)  # type: ignore[no-untyped-call]
+    loss: Tensor = together(_mean, x, y)
+    return loss
+
+
+def _mean(size: int, x_NBC: Tensor, y_NB: Tensor) -> Tensor:
+    loss: Tensor = _Mean.apply(x_NBC, y_NB)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -75,38 +81,6 @@ def _fits(x: Any, y: Any) -> bool:
         and y.dtype is torch.int64
         and 0 < x.shape[1] <= FEW
     )
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """Reached by vmap with the tensors of all members."""
-
-    @staticmethod
-    def forward(x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(x, y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        """Outside vmap nothing calls this; members that share all of x and y do."""
-        x, y = ctx.saved_tensors
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            (grad,) = torch.autograd.grad(F.cross_entropy(x, y), x, g)
-        return grad, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
-        x_NBC = (
-            x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
-        )
-        y_NB = (
-            y.expand(info.batch_size, *y.shape) if in_dims[1] is None else y.movedim(in_dims[1], 0)
-        )
-        loss: Tensor = _Mean.apply(x_NBC, y_NB)  # type: ignore[no-untyped-call]
-        return loss, 0
 
 
 class _Mean(torch.autograd.Function):

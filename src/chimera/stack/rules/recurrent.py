@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from chimera.draws.mode import require_draws
-from chimera.stack.rules.linear import members_first
 from chimera.stack.rules.steps import State, Weights, one_step, sequence
 from chimera.stack.rules.table import rule
+from chimera.stack.rules.together import together
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def recurrent(module: Any, x: Any, hx: Any = None) -> Any:
     if packed is not None and packed.sorted_indices is not None:
         states = [state.index_select(1, packed.sorted_indices) for state in states]
     flat = [weight for weights in module.all_weights for weight in weights]
-    output, *last = _Recurrent.apply(layers, len(states), data, *states, *flat)  # type: ignore[no-untyped-call]
+    output, *last = together(_run, layers, len(states), data, *states, *flat)
     if packed is not None and packed.unsorted_indices is not None:
         last = [state.index_select(1, packed.unsorted_indices) for state in last]
     if not several:
@@ -111,33 +111,9 @@ def _states(module: Any, layers: _Layers, data: Tensor, hx: Any, several: bool) 
     return given
 
 
-class _Recurrent(torch.autograd.Function):
-    """Reached by vmap with the tensors of all members."""
-
-    @staticmethod
-    def forward(layers: _Layers, count: int, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        raise NotImplementedError("no tensor of a recurrent layer belongs to a member")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: Any, layers: _Layers, count: int, *tensors: Tensor
-    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        x, *rest = [
-            members_first(tensor, dim, info.batch_size)
-            for tensor, dim in zip(tensors, in_dims[2:], strict=True)
-        ]
-        results = _run(layers, x, rest[:count], layers.weights(rest[count:]))
-        return results, (0,) * len(results)
-
-
-def _run(
-    layers: _Layers, x: Tensor, states: list[Tensor], weights: list[Weights]
-) -> tuple[Tensor, ...]:
+def _run(size: int, layers: _Layers, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
     """The output and the last states, which carry the layers after the members."""
+    states, weights = rest[:count], layers.weights(list(rest[count:]))
     mask = None if layers.sizes is None else _mask(layers.sizes, x.device)
     x_NTBI = x if mask is None else _padded(x, mask)
     last: list[State] = []
@@ -197,7 +173,7 @@ def cell(module: Any, x: Tensor, hx: Any = None) -> Any:
     if any(tuple(state.shape) != shape for state in states):
         raise ValueError(f"hidden states of {module} must have the shape {shape}")
     weights = [module.weight_ih, module.weight_hh, module.bias_ih, module.bias_hh]
-    after = _Cell.apply(_mode(module), len(states), x, *states, *weights)  # type: ignore[no-untyped-call]
+    after = together(_step, _mode(module), len(states), x, *states, *weights)
     after = after if several else tuple(state.squeeze(0) for state in after)
     return after if is_lstm else after[0]
 
@@ -208,29 +184,6 @@ def _mode(module: Any) -> str:
     return "LSTM" if isinstance(module, nn.LSTMCell) else "GRU"
 
 
-class _Cell(torch.autograd.Function):
-    """Reached by vmap with the tensors of all members."""
-
-    @staticmethod
-    def forward(mode: str, count: int, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        raise NotImplementedError("no tensor of a recurrent cell belongs to a member")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: Any, mode: str, count: int, *tensors: Tensor | None
-    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        x, *rest = [
-            None if tensor is None else members_first(tensor, dim, info.batch_size)
-            for tensor, dim in zip(tensors, in_dims[2:], strict=True)
-        ]
-        assert x is not None
-        state = tuple(tensor for tensor in rest[:count] if tensor is not None)
-        w_ih, w_hh, b_ih, b_hh = rest[count:]
-        assert w_ih is not None
-        assert w_hh is not None
-        after = one_step(mode, x, state, Weights(w_ih, w_hh, b_ih, b_hh))
-        return after, (0,) * len(after)
+def _step(size: int, mode: str, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    """The next states."""
+    return one_step(mode, x, rest[:count], Weights(*rest[count:]))
