@@ -46,7 +46,7 @@ def staged(path: str | os.PathLike[str], needs: int | None = None) -> Iterator[P
     target = Path(path)
     _check_replaceable(target)
     room = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}{_SUFFIX}"
-    try:
+    with noting_space(target, target.parent, needs):
         room.mkdir()
         try:
             beside = room / "file"
@@ -57,8 +57,19 @@ def staged(path: str | os.PathLike[str], needs: int | None = None) -> Iterator[P
         finally:
             shutil.rmtree(room)
         flush(target.parent)
+
+
+@contextmanager
+def noting_space(target: Path, directory: Path, needs: int | None = None) -> Iterator[None]:
+    """Give an OSError raised inside a note: what was written, the bytes needed and those free.
+
+    An error that has such a note already keeps it alone.
+    """
+    try:
+        yield
     except OSError as error:
-        error.add_note(f"while writing {target}{_space(target.parent, needs)}")
+        if not any(note.startswith("while writing ") for note in getattr(error, "__notes__", ())):
+            error.add_note(f"while writing {target}{_space(directory, needs)}")
         raise
 
 

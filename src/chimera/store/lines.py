@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from chimera.store.atomic import noting_space
+
 
 class JsonLines:
     """A file to which records are appended, one line of strict JSON each.
@@ -35,16 +37,17 @@ class JsonLines:
         Raises TypeError or ValueError where it holds what JSON cannot say, OSError where the disk
         refuses.
         """
-        line = (json.dumps(_finite(record), allow_nan=False) + "\n").encode()
+        line = as_line(record).encode()
         end = self._file.seek(0, os.SEEK_END)
-        try:
-            written = 0
-            while written < len(line):
-                written += self._file.write(line[written:]) or 0
-            os.fsync(self._file.fileno())
-        except BaseException:
-            self._file.truncate(end)
-            raise
+        with noting_space(self.path, self.path.parent, len(line)):
+            try:
+                written = 0
+                while written < len(line):
+                    written += self._file.write(line[written:]) or 0
+                os.fsync(self._file.fileno())
+            except BaseException:
+                self._file.truncate(end)
+                raise
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -73,6 +76,11 @@ class JsonLines:
                 break
             end = start
         self._file.truncate(end)
+
+
+def as_line(record: Mapping[str, Any]) -> str:
+    """``record`` as one line of strict JSON; numbers that JSON has not are ``null``."""
+    return json.dumps(_finite(record), allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:
