@@ -8,6 +8,7 @@ member.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,12 @@ def keep(group: Group, runs: Sequence[Ran]) -> None:
         _keep_buffer(group, where, runs)
     wheres = dict.fromkeys(where for ran in runs for where in ran.attributes)
     for where in wheres:
-        _keep_attribute(group, where, [_of(group, ran, where) for ran in runs])
+        if where in group.own:
+            _keep_own(group.own[where], [ran.attributes.get(where) for ran in runs])
+        else:
+            _keep_attribute(group, where, [_of(group, ran, where) for ran in runs])
+    if not group.own.keys().isdisjoint(wheres):
+        group.prepare()
 
 
 def _keep_slot(group: Group, index: int, runs: Sequence[Ran]) -> None:
@@ -106,9 +112,6 @@ def _of(group: Group, ran: Ran, where: tuple[int, str]) -> Outputs:
     places = ran.output.positions
     index, name = where
     module = group.reading.modules[index][1]
-    if where in group.own:
-        leaves, shape = flatten([group.own[where][place] for place in places], objects=True)
-        return Outputs(places, leaves, shape, [False] * len(leaves))
     leaves, shape = flatten(module.__dict__.get(name, GONE), objects=True)
     rows = torch.tensor(places, device=group.device)
     by_twin = dict(zip((id(s.tensor) for s in group.slots), group.tensors(), strict=True))
@@ -120,10 +123,17 @@ def _of(group: Group, ran: Ran, where: tuple[int, str]) -> Outputs:
     return Outputs(places, leaves, shape, stacked)
 
 
+def _keep_own(values: list[Any], parts: Sequence[Outputs | None]) -> None:
+    for part in parts:
+        if part is not None:
+            for i, place in enumerate(part.positions):
+                values[place] = part.of_member(i)
+
+
 def _keep_attribute(group: Group, where: tuple[int, str], parts: list[Outputs]) -> None:
     index, name = where
     module = group.reading.modules[index][1]
-    whole = _together(parts) if where not in group.own else None
+    whole = _together(parts)
     if whole is None:
         values = [(p, part.of_member(i)) for part in parts for i, p in enumerate(part.positions)]
         group.own[where] = [value for _, value in sorted(values, key=lambda pair: pair[0])]
