@@ -68,11 +68,13 @@ _CONSTRUCTOR = "constructor-fails"
 
 def _context(module: Any, spec: Inputs | None, loss: Any) -> tuple[Context, Finding | None]:
     """What the rules look at, and the finding that there is no network where there is none."""
+    factory = None
     if not isinstance(module, nn.Module):
         if not callable(module):
             raise TypeError(
                 f"module: expected a module, a class or a factory, got {type(module).__name__}"
             )
+        factory = module
         made = _made(module)
         if isinstance(made, Finding):
             named = ((module.__qualname__, module),) if isinstance(module, type) else ()
@@ -81,7 +83,7 @@ def _context(module: Any, spec: Inputs | None, loss: Any) -> tuple[Context, Find
     broken = not_started(module)
     if broken:
         return Context(None, tuple((path, type(p)) for path, p in broken), spec, loss), None
-    return Context(module, spec=spec, loss=loss), None
+    return Context(module, spec=spec, loss=loss, factory=factory), None
 
 
 def _made(factory: Callable[[], nn.Module]) -> nn.Module | Finding:

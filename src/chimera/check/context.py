@@ -2,7 +2,7 @@
 
 import ast
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from torch import nn
 
 from chimera.build.inputs import Inputs
 from chimera.build.trial import Trial, try_shapes
+from chimera.check.experiment import Experiment, made
 from chimera.check.source import ClassSource, Method, Sources, users
 from chimera.paths.walk import every_path, join
 
@@ -27,6 +28,7 @@ class Context:
         loss: the loss it is trained with, or None.
         sources: the sources of classes.
         failure: what the run without data raised, once it was asked for.
+        factory: what makes the network, where it was given as that.
     """
 
     root: nn.Module | None
@@ -35,6 +37,7 @@ class Context:
     loss: Any = None
     sources: Sources = field(default_factory=Sources)
     failure: Exception | None = None
+    factory: Callable[[], nn.Module] | None = None
 
     @cached_property
     def paths(self) -> list[tuple[str, nn.Module]]:
@@ -74,6 +77,26 @@ class Context:
                 self.failure = error
                 return None
 
+    @cached_property
+    def experiment(self) -> Experiment | None:
+        """Real runs of a copy; None without a specification, or where it cannot be run."""
+        if self.root is None or self.spec is None:
+            return None
+        return made(self.factory or self.root, self.spec)
+
+    def methods(self, start: str) -> Iterator[tuple[str, nn.Module | None, Method]]:
+        """The methods that run when ``start`` is called, each once, with the first path at which
+        it runs and the module there."""
+        seen: set[int] = set()
+        found: list[tuple[str, nn.Module | None, type]]
+        found = [(path, module, type(module)) for path, module in self.modules]
+        found += [(path, None, kind) for path, kind in self.kinds]
+        for path, module, kind in found:
+            for method in self.reached(kind, start):
+                if id(method.node) not in seen:
+                    seen.add(id(method.node))
+                    yield path, module, method
+
     def classes(self) -> Iterator[tuple[str, ClassSource]]:
         """The source of each class that a user wrote, with the first path at which it is used."""
         return ((paths[0], self.sources.of(kind)) for kind, paths in self.uses.items())
@@ -81,14 +104,7 @@ class Context:
     def running(self) -> Iterator[tuple[str, Method]]:
         """The methods that run in a forward call: ``forward`` and those of the class that it
         calls on ``self``, each once, with the first path at which it runs."""
-        seen: set[int] = set()
-        kinds = [(path, type(module)) for path, module in self.modules]
-        kinds += self.kinds
-        for path, kind in kinds:
-            for method in self.reached(kind, "forward"):
-                if id(method.node) not in seen:
-                    seen.add(id(method.node))
-                    yield path, method
+        return ((path, method) for path, _, method in self.methods("forward"))
 
     def reached(self, kind: type, start: str) -> list[Method]:
         """The method ``start`` of ``kind`` and those that it calls on ``self`` or ``super()``,

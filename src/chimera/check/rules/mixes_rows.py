@@ -1,0 +1,135 @@
+"""Outputs in which one sample depends on another."""
+
+from collections.abc import Iterable
+
+from chimera.check.context import Context
+from chimera.check.finding import Severity
+from chimera.check.rule import Place, Rule
+from chimera.check.tape import Op, Tape, Value, Visit
+
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_MENDS = {
+    **dict.fromkeys(_RECURRENT, "Write batch_first=True, or give the time axis first."),
+    "multi_head_attention_forward": "Write batch_first=True, or give the sequence axis first.",
+    "softmax": "Write dim=-1 (or 1): over axis 0 the samples of a batch share one sum.",
+    "log_softmax": "Write dim=-1 (or 1): over axis 0 the samples of a batch share one sum.",
+    "view": "Use transpose or permute: a view only cuts the same order of numbers anew.",
+    "reshape": "Use transpose or permute: reshape only cuts the same order of numbers anew.",
+}
+
+
+def find(context: Context) -> Iterable[Place]:
+    experiment = context.experiment
+    if experiment is None or experiment.another_row is None:
+        return
+    one, other = experiment.another_row
+    rows = experiment.rows
+    if [op.name for op in one.ops] != [op.name for op in other.ops]:
+        return
+    pairs = list(zip(one.outputs, other.outputs, strict=True))
+    if not any(_changed(a, b) for a, b in pairs if a.shape[:1] == (rows,)):
+        return
+    severity: Severity | None = None if experiment.batched else "info"
+    found = _operation(one, other, rows) or _visit(one, other, rows)
+    if isinstance(found, Op):
+        yield Place(
+            found.path,
+            f"{found.name} mixes the rows of the batch: the last output changes when only the "
+            "first input does",
+            found.file,
+            found.line,
+            severity,
+            mend=_MENDS.get(found.name),
+        )
+    else:
+        yield Place(
+            found.path if found is not None else "",
+            "the rows of the batch are mixed: the last output changes when only the first input "
+            "does",
+            severity=severity,
+        )
+
+
+def _changed(one: Value, other: Value) -> bool:
+    """Whether the last row is another."""
+    if one.row is None or other.row is None or not (one.finite and other.finite):
+        return False
+    return any(
+        abs(a - b) > 1e-5 * max(abs(a), abs(b), 1e-3)
+        for a, b in zip(one.row, other.row, strict=True)
+    )
+
+
+def _operation(one: Tape, other: Tape, rows: int) -> Op | None:
+    """The first operation that has a row for each sample before and after, and mixes them."""
+    for a, b in zip(one.ops, other.ops, strict=True):
+        inputs = [
+            pair
+            for pair in zip(a.inputs, b.inputs, strict=True)
+            if pair[0].name is None or pair[0].name.startswith("input")
+        ]
+        if not inputs or any(v.shape[:1] != (rows,) or _changed(v, w) for v, w in inputs):
+            continue
+        outputs = zip(a.outputs, b.outputs, strict=True)
+        if any(v.shape[:1] == (rows,) and _changed(v, w) for v, w in outputs):
+            return a
+    return None
+
+
+def _visit(one: Tape, other: Tape, rows: int) -> Visit | None:
+    """The innermost module that has a row for each sample before and after, and mixes them."""
+    found = None
+    for a, b in zip(one.visits, other.visits, strict=True):
+        inputs = list(zip(a.inputs, b.inputs, strict=True))
+        outputs = zip(a.outputs, b.outputs, strict=True)
+        if (
+            inputs
+            and all(v.shape[:1] == (rows,) and not _changed(v, w) for v, w in inputs)
+            and any(v.shape[:1] == (rows,) and _changed(v, w) for v, w in outputs)
+        ):
+            found = a
+    return found
+
+
+RULE = Rule(
+    name="mixes-rows",
+    severity="warning",
+    what="An output in which a sample depends on the others of its batch, in evaluation: a softmax "
+    "over axis 0, a recurrent layer without batch_first, a view for a transpose. Needs the "
+    "specification; name the batch axis (ch.spec('batch', 20)) where it is not plain.",
+    why="A prediction depends on what else is in the batch; training leaks between samples.",
+    mend="Compute each row for itself.",
+    before="""\
+import chimera as ch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(20, 5)
+
+    def forward(self, x):
+        return self.linear(x).softmax(dim=0)
+
+
+spec = ch.spec("batch", 20)
+""",
+    after="""\
+import chimera as ch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(20, 5)
+
+    def forward(self, x):
+        return self.linear(x).softmax(dim=1)
+
+
+spec = ch.spec("batch", 20)
+""",
+    find=find,
+)

@@ -1,0 +1,310 @@
+"""A recording of one run of a network: its operations, the values between them, its calls.
+
+Every function of torch that the run calls becomes an ``Op``, a layer's own function (``F.linear``,
+attention, an LSTM) being one. Every tensor, in every state that an operation in place gives it, is
+a ``Value``. Numbers are kept as statistics only, so that a recording is small.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from chimera.paths.nest import flatten, map_leaves
+from chimera.paths.walk import first_paths
+
+_OURS = str(Path(__file__).parents[1])
+_TORCH = str(Path(torch.__file__).parent)
+_RUNS = itertools.count()
+_SMALL = 4096
+LEAVING = frozenset(("numpy", "item", "tolist", "__array__"))
+"""Functions whose result is no tensor any more."""
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor as an operation left it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    requires_grad: bool
+    leaf: bool
+    finite: bool = True
+    nan: bool = False
+    size: float = 0.0
+    """The root of its mean square."""
+    row: tuple[float, float] | None = None
+    """Two sums over its last row: they tell whether it changed."""
+    small: Tensor | None = None
+    """Its numbers, if it is boolean and small: a mask."""
+    maker: "Op | None" = None
+    name: str | None = None
+    """``"input 0"``, or the path of a parameter or buffer."""
+    readers: "list[Op]" = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Op:
+    """One call of a function of torch."""
+
+    index: int
+    name: str
+    path: str
+    """Of the module whose forward called it."""
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    """Its arguments, a ``Value`` for each tensor."""
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    grad: bool
+    """Whether gradients were recorded."""
+    inplace: bool
+    file: str | None
+    line: int | None
+
+    def argument(self, name: str, position: int, default: Any = None) -> Any:
+        """An argument by name or by position."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        return self.args[position] if len(self.args) > position else default
+
+
+@dataclass(eq=False)
+class Visit:
+    """One call of a module."""
+
+    path: str
+    module: nn.Module
+    above: "Visit | None"
+    inputs: tuple[Value, ...]
+    start: int
+    """The index of the first operation in it."""
+    outputs: tuple[Value, ...] = ()
+    end: int = 0
+    """The index after the last operation in it."""
+    done: bool = False
+    """Whether it returned."""
+
+
+class Tape(TorchFunctionMode):
+    """The recording, and the mode that makes it.
+
+    Attributes:
+        ops: the operations in order.
+        visits: the calls of modules, in the order in which they began.
+        state: the parameters and buffers by path.
+        inputs: what the network was given.
+        outputs: what it returned.
+        gaps: whether a tensor came from where torch's functions are not seen.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__()
+        self.ops: list[Op] = []
+        self.visits: list[Visit] = []
+        self.outputs: tuple[Value, ...] = ()
+        self.inputs: tuple[Value, ...] = ()
+        self.gaps = False
+        self.root = root
+        self._run = next(_RUNS)
+        self._open: list[Visit] = []
+        self._values: dict[int, Value] = {}
+        self.state: dict[str, Value] = {
+            name: self._new(tensor, name=name)
+            for name, tensor in itertools.chain(root.named_parameters(), root.named_buffers())
+        }
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the network, recording it; what it returns."""
+        given = _tensors((args, kwargs))
+        self.inputs = tuple(self._new(t, name=f"input {i}") for i, t in enumerate(given))
+        hooks = []
+        for module, path in first_paths(self.root).items():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            hooks.append(
+                module.register_forward_pre_hook(self._enter(path), with_kwargs=True, prepend=True)
+            )
+            hooks.append(module.register_forward_hook(self._leave, always_call=False))
+        try:
+            with self:
+                output = self.root(*args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self.outputs = tuple(map(self._of, _tensors(output)))
+        return output
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        named = kwargs or {}
+        before = _tensors((args, named))
+        inputs = {id(tensor): self._of(tensor) for tensor in before}
+        result = func(*args, **named)
+        name = _name(func)
+        after = before[:1] if name == "__setitem__" else _tensors(result)
+        same = any(id(tensor) in inputs for tensor in after)
+        inplace = same and _writes(name, args, named)
+        if name == "__get__" or (same and not inplace) or not (after or name in LEAVING):
+            return result
+        file, line = _caller()
+        given = map_leaves(
+            lambda leaf: inputs[id(leaf)] if isinstance(leaf, Tensor) else leaf, (args, named)
+        )
+        op = Op(
+            index=len(self.ops),
+            name=name,
+            path=self._open[-1].path if self._open else "",
+            args=given[0],
+            kwargs=given[1],
+            inputs=tuple(inputs.values()),
+            outputs=(),
+            grad=torch.is_grad_enabled(),
+            inplace=inplace,
+            file=file,
+            line=line,
+        )
+        op.outputs = tuple(self._new(tensor, op) for tensor in after)
+        for value in op.inputs:
+            value.readers.append(op)
+        self.ops.append(op)
+        return result
+
+    def visited(self, path: str) -> list[Visit]:
+        """The calls of the module at ``path``."""
+        return [visit for visit in self.visits if visit.path == path]
+
+    def inside(self, visit: Visit) -> list[Op]:
+        """The operations of one call."""
+        return self.ops[visit.start : visit.end]
+
+    def descendants(self, value: Value) -> "set[Value]":
+        """The values that were computed from ``value``, itself included."""
+        found = {value}
+        waiting = [value]
+        while waiting:
+            for op in waiting.pop().readers:
+                for output in op.outputs:
+                    if output not in found:
+                        found.add(output)
+                        waiting.append(output)
+        return found
+
+    def ancestors(self, values: tuple[Value, ...]) -> "set[Value]":
+        """The values that ``values`` were computed from, themselves included."""
+        found = set(values)
+        waiting = list(values)
+        while waiting:
+            maker = waiting.pop().maker
+            for value in maker.inputs if maker is not None else ():
+                if value not in found:
+                    found.add(value)
+                    waiting.append(value)
+        return found
+
+    def _enter(self, path: str) -> Callable[..., None]:
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            inputs = tuple(self._of(tensor) for tensor in _tensors((args, kwargs)))
+            above = self._open[-1] if self._open else None
+            visit = Visit(path, module, above, inputs, len(self.ops))
+            self._open.append(visit)
+            self.visits.append(visit)
+
+        return enter
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        while self._open:
+            visit = self._open.pop()
+            visit.end = len(self.ops)
+            if visit.module is module:
+                visit.done = True
+                visit.outputs = tuple(self._of(tensor) for tensor in _tensors(output))
+                return
+
+    def _of(self, tensor: Tensor) -> Value:
+        with torch._C.DisableTorchFunctionSubclass():
+            run, number = tensor.__dict__.get("_chimera_tape", (None, 0))
+            if run == self._run:
+                return self._values[number]
+            self.gaps |= tensor.grad_fn is not None
+        return self._new(tensor)
+
+    def _new(self, tensor: Tensor, maker: Op | None = None, name: str | None = None) -> Value:
+        with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+            value = Value(
+                tuple(tensor.shape), tensor.dtype, tensor.requires_grad, tensor.grad_fn is None
+            )
+            value.maker, value.name = maker, name
+            if name is None or name.startswith("input"):
+                _measure(value, tensor)
+            number = len(self._values)
+            self._values[number] = value
+            tensor.__dict__["_chimera_tape"] = (self._run, number)
+        return value
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in flatten(value, objects=True)[0] if isinstance(leaf, Tensor)]
+
+
+def _name(function: Any) -> str:
+    name = str(getattr(function, "__name__", ""))
+    if name in ("__get__", "__set__"):
+        attribute = str(getattr(getattr(function, "__self__", None), "__name__", ""))
+        return attribute if attribute in ("data", "T", "mT", "real", "imag") else name
+    return name
+
+
+def _writes(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a function that returns what it was given has changed it."""
+    if name == "requires_grad_":
+        return False
+    if name.endswith("_") or "out" in kwargs or kwargs.get("inplace") is True:
+        return True
+    return name in ("relu", "relu6", "elu", "leaky_relu", "silu", "hardtanh") and True in args[1:]
+
+
+def _measure(value: Value, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.numel() == 0:
+        return
+    seen = tensor.detach()
+    if seen.is_complex():
+        seen = seen.abs()
+    if tensor.dtype == torch.bool and tensor.numel() <= _SMALL:
+        value.small = seen.clone()
+    # A sum is finite unless a number in it is not: the cheap question first.
+    total = seen.sum(dtype=torch.float64)
+    if value.dtype.is_floating_point or value.dtype.is_complex:
+        value.finite = bool(total.isfinite()) or bool(seen.isfinite().all())
+        value.nan = not value.finite and bool(seen.isnan().any())
+        if value.finite:
+            value.size = float(seen.double().square().mean().sqrt())
+    if tensor.dim():
+        last = seen[-1].double()
+        value.row = (float(last.sum()), float(last.square().sum()))
+
+
+def _caller() -> tuple[str | None, int | None]:
+    """The line of the user's that is running."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if not path.startswith((_OURS, _TORCH, "<")):
+            return path, frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return None, None
+
+
+def through(value: Value, names: frozenset[str]) -> Iterator[Value]:
+    """``value`` and what it was made of, as far as only the operations ``names`` stand between."""
+    yield value
+    while value.maker is not None and value.maker.name in names and value.maker.inputs:
+        value = value.maker.inputs[0]
+        yield value
