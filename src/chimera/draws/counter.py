@@ -108,7 +108,7 @@ def bernoulli(
     """``[K, *shape]`` bool, true with ``probability`` (a number or a tensor of that shape)."""
     numbers = bits32(keys, math.prod(shape)).view(len(keys), *shape)
     if isinstance(probability, Tensor):
-        return numbers < (probability.double() * 2.0**32)
+        return numbers < (probability.double() * 2.0**32).round()
     return numbers < round(probability * 2**32)
 
 

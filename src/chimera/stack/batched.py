@@ -159,17 +159,25 @@ def run_batched(
         tensors = [tensor.index_select(0, index) for tensor in tensors]
     versions = [version(tensor) for tensor in tensors]
     arguments = arguments.take(index)
-    exchange = group.ruled if ruled else group.plain
+    exchange = group.ruled if ruled else group.unruled
+    numbers = group.numbers.tensors(group.device)
+    if index is not None:
+        numbers = [tensor.index_select(0, index) for tensor in numbers]
     mine = list(range(len(group))) if places is None else list(places)
     kept: dict[str, Any] = {}
     own = [i for i, flag in enumerate(arguments.own) if flag]
 
     # The last argument has nothing to say but how many members there are: others may have none.
     def member(*flat: Any) -> Any:
-        slots, given = flat[: len(tensors)], flat[len(tensors) : -1]
+        slots, rest = flat[: len(tensors)], flat[len(tensors) : -1]
+        settings, given = rest[: len(numbers)], rest[len(numbers) :]
         leaves = list(arguments.leaves)
         for i, leaf in zip(own, given, strict=True):
             leaves[i] = leaf
+        with group.numbers.standing(settings):
+            return run_one(slots, leaves)
+
+    def run_one(slots: Any, leaves: list[Any]) -> tuple[Tensor, ...]:
         sorter = _Leaves(module for _, module in group.reading.modules)
         exchange.put(slots)
         try:
@@ -201,7 +209,8 @@ def run_batched(
             warnings.filterwarnings("error", "There is a performance drop")
         modes.enter_context(_slow_attention())
         batched = torch.vmap(member, randomness="error" if key is None else "different")
-        flat = batched(*tensors, *(arguments.leaves[i] for i in own), torch.empty(len(mine)))
+        given = [arguments.leaves[i] for i in own]
+        flat = batched(*tensors, *numbers, *given, torch.empty(len(mine)))
 
     def outputs(taken: _Taken) -> Outputs:
         leaves, stacked, shape = taken

@@ -85,13 +85,16 @@ def _rows(index: int, group: Group) -> list[Row]:
     reason = alone_because(group)
     ruled = all(plan.ruled for plan in group.plans.values())
     rows = []
-    for path, module in group.reading.modules:
+    for place, (path, module) in enumerate(group.reading.modules):
         kind = type(module).__name__
         if reason:
             rows.append(Row(index, path, kind, ALONE, reason))
         else:
             rule = rule_of(module)
-            rows.append(Row(index, path, kind, rule.name if rule and ruled else BATCHED))
+            own = group.numbers.names(place)
+            name = rule.name if rule and ruled else BATCHED
+            name = f"batched with each member's own {', '.join(own)}" if own else name
+            rows.append(Row(index, path, kind, name))
     return rows
 
 

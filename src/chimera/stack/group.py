@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from chimera.paths.nest import flatten
 from chimera.paths.slots import GONE, Exchange, skeleton, with_tensors
 from chimera.paths.structure import Reading, Slot, read
+from chimera.stack.numbers import Numbers, different, settings_of
 from chimera.stack.rules import forwards_of
 
 
@@ -40,10 +41,11 @@ class Group:
         self.reading = Reading()
         self._homes: list[tuple[nn.Module, str]] = []
         self.adopted: list[str] = []
-        # Attributes that differ between members since a call wrote them: one value a member.
-        self.own: dict[tuple[int, str], list[Any]] = {}
-        self.plans: dict[Any, Any] = {}
         readings = [read(module) for module in modules]
+        # Attributes that differ between members, numeric settings and what a call wrote: one
+        # value a member.
+        self.own: dict[tuple[int, str], list[Any]] = different(readings)
+        self.plans: dict[Any, Any] = {}
         self._frozen: dict[str, list[bool]] = {}
         twins = read(self.template).slots
         self.read_again(
@@ -79,20 +81,24 @@ class Group:
             for slot in self.slots
         ]
         self._homes = homes
-        self._prepare()
+        self.prepare()
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Take note of the template and of attributes that differ, before the next call."""
+        self.numbers = Numbers(self.reading, self.own)
         self.plain = Exchange(self.reading)
-        self.ruled = Exchange(self.reading, forwards_of(self.reading))
+        self.unruled = Exchange(self.reading, self.numbers.forwards)
+        self.ruled = Exchange(self.reading, forwards_of(self.reading) | self.numbers.forwards)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is read again: facts hold code, which cannot be pickled.
-        return {k: v for k, v in self.__dict__.items() if k not in ("plain", "ruled", "reading")}
+        again = ("plain", "unruled", "ruled", "reading", "numbers")
+        return {k: v for k, v in self.__dict__.items() if k not in again}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.reading = read(self.template)
-        self._prepare()
+        self.prepare()
 
     @property
     def device(self) -> torch.device:
@@ -198,9 +204,15 @@ class Group:
                 self._frozen[slot.path] = rows
         theirs = [module for _, module in reading.modules]
         mine = [module for _, module in self.reading.modules]
+        for index, module in enumerate(mine):
+            for name in settings_of(module):
+                value = module.__dict__.get(name)
+                if (index, name) not in self.own and value != theirs[index].__dict__.get(name):
+                    self.own[index, name] = [value] * len(self)
         for (index, name), values in self.own.items():
             value = theirs[index].__dict__.get(name, GONE)
             values[place] = _transferred(value, theirs, mine)
+        self.prepare()
 
 
 def _transferred(value: Any, source: list[nn.Module], target: list[nn.Module]) -> Any:

@@ -17,6 +17,7 @@ from chimera.stack.batched import Call, Ran, Shadow
 from chimera.stack.each import Arguments, arguments, index_of
 from chimera.stack.explain import Explanation, explain_stack
 from chimera.stack.group import Group
+from chimera.stack.numbers import alike
 from chimera.stack.outputs import Outputs, merge
 from chimera.stack.plan import run
 from chimera.stack.state import keep
@@ -182,7 +183,7 @@ class Stack(nn.Module):
         if not isinstance(module, nn.Module):
             raise TypeError(f"stack[{index}] = ... needs a module, got {module!r:.60}")
         reading = _checked_reading(index, module)
-        pair = difference(_placeless(read(group.member(place))), _placeless(reading))
+        pair = difference(*(_placeless(alike(one)) for one in (read(group.member(place)), reading)))
         if pair is not None:
             raise ValueError(
                 f"stack[{index}] = ... needs a module of the structure that the member has; "
@@ -211,8 +212,8 @@ class Stack(nn.Module):
 
     def differences(self) -> list[str]:
         """For every group but the first: the first fact in which its members differ from it."""
-        first = self._groups[0].reading
-        pairs = [difference(first, group.reading) for group in self._groups[1:]]
+        first, *others = [alike(group.reading) for group in self._groups]
+        pairs = [difference(first, other) for other in others]
         return [describe_difference(pair) for pair in pairs if pair is not None]
 
     def __explain__(self) -> Explanation:
@@ -267,7 +268,7 @@ def _checked_reading(index: int, module: nn.Module) -> Reading:
 def _grouped(readings: Sequence[Reading]) -> list[list[int]]:
     """Positions by structure, in order of first appearance."""
     groups: list[tuple[Reading, list[int]]] = []
-    for position, reading in enumerate(readings):
+    for position, reading in enumerate(map(alike, readings)):
         for representative, positions in groups:
             if difference(representative, reading) is None:
                 positions.append(position)

@@ -1,0 +1,84 @@
+"""Dropout whose probability differs between members.
+
+Every member draws what the layer alone draws: as many numbers, of the same shape, in the same
+place of the call, compared with its own probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chimera.stack.rules.numeric import chance, exact, numeric, wide
+
+# Of a SELU network: the value that units far below zero take (Klambauer et al. 2017,
+# arXiv:1706.02515, section "Alpha dropout").
+_ALPHA = 1.7580993408473766
+
+
+def _kept(p: Any, shape: Sequence[int], device: torch.device) -> Tensor:
+    """Which units stay, bool ``shape``: one draw, as torch makes it."""
+    return torch.bernoulli(torch.as_tensor(1 - p, device=device).expand(shape)).bool()
+
+
+@numeric(nn.Dropout, p=chance)
+def dropout(module: Any, x: Tensor) -> Tensor:
+    return _dropped(module, x, x.shape)
+
+
+@numeric(nn.AlphaDropout, p=chance)
+def alpha_dropout(module: Any, x: Tensor) -> Tensor:
+    return _alpha_dropped(module, x, x.shape)
+
+
+@numeric(nn.Dropout1d, p=chance)
+def dropout1d(module: Any, x: Tensor) -> Tensor:
+    return _dropped(module, x, _of_channels(x, batched=x.dim() == 3, known=x.dim() in (2, 3)))
+
+
+@numeric(nn.Dropout2d, p=chance)
+def dropout2d(module: Any, x: Tensor) -> Tensor:
+    return _dropped(module, x, _of_channels(x, batched=True, known=x.dim() == 4))
+
+
+@numeric(nn.Dropout3d, p=chance)
+def dropout3d(module: Any, x: Tensor) -> Tensor:
+    return _dropped(module, x, _of_channels(x, batched=x.dim() == 5, known=x.dim() in (4, 5)))
+
+
+@numeric(nn.FeatureAlphaDropout, p=chance)
+def feature_alpha_dropout(module: Any, x: Tensor) -> Tensor:
+    return _alpha_dropped(module, x, _of_channels(x, batched=True, known=x.dim() >= 2))
+
+
+def _of_channels(x: Tensor, *, batched: bool, known: bool) -> list[int]:
+    """The shape of one number a channel; for inputs that torch warns of or refuses, an error."""
+    if not known:
+        raise ValueError(f"dropout of channels on an input of shape {tuple(x.shape)}")
+    axes = 2 if batched else 1
+    return [*x.shape[:axes], *[1] * (x.dim() - axes)]
+
+
+def _dropped(module: Any, x: Tensor, shape: Sequence[int]) -> Tensor:
+    if not module.training or x.numel() == 0:
+        return x
+    p = exact(module, "p")
+    kept = _kept(p, shape, x.device)
+    scale = kept.to(wide(x).dtype) / (1 - p).to(wide(x).dtype)
+    y = (wide(x) * scale).to(x.dtype)
+    return x.copy_(y) if getattr(module, "inplace", False) else y
+
+
+def _alpha_dropped(module: Any, x: Tensor, shape: Sequence[int]) -> Tensor:
+    if not module.training or x.numel() == 0:
+        return x
+    p = exact(module, "p")
+    kept = _kept(p, shape, x.device)
+    scale = ((_ALPHA**2 * p + 1) * (1 - p)).rsqrt()
+    dtype = wide(x).dtype
+    dropped = torch.where(kept, scale * p, scale * (p - 1)) * _ALPHA
+    y = (wide(x) * torch.where(kept, scale, 0.0).to(dtype) + dropped.to(dtype)).to(x.dtype)
+    return x.copy_(y) if getattr(module, "inplace", False) else y
