@@ -23,6 +23,9 @@ T = TypeVar("T")
 LARGEST = 200_000_000
 """The most parameters of a network that is run with numbers."""
 
+FEW = 3
+"""The rows of a batch whose size is free."""
+
 _MUCH = 3_000_000
 """Inputs of more numbers are run with two rows."""
 
@@ -40,8 +43,10 @@ class Experiment:
         self.net = net
         specs = [leaf for leaf in inputs.leaves() if isinstance(leaf, Spec)]
         sizes: dict[str, int] = {}
-        if any(spec.free for spec in specs):
-            sizes = try_shapes(net, inputs).sizes
+        names = {size for spec in specs for size in spec.shape if isinstance(size, str)}
+        if names:
+            trial = _attempt(lambda: try_shapes(net, inputs))
+            sizes = trial.sizes if trial is not None else dict.fromkeys(names, FEW)
         self.free = any(spec.shape and isinstance(spec.shape[0], str) for spec in specs)
         self.given = inputs.map(lambda leaf: _made(leaf, sizes))
         if sum(t.numel() for t in self.tensors if t.is_floating_point()) > _MUCH:
@@ -152,11 +157,16 @@ def made(net: nn.Module | Callable[[], nn.Module], inputs: Inputs) -> Experiment
             built = replica(net) if isinstance(net, nn.Module) else net()
             if sum(p.numel() for p in built.parameters() if not _waits(p)) > LARGEST:
                 return None
-            shapes = inputs.map(_specified)
-            build(built, shapes, seed=0)
+            if any(map(_waits, (*built.parameters(), *built.buffers()))):
+                build(built, inputs.map(_specified), seed=0)
             if any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers())):
                 return None
-            return Experiment(built, inputs)
+            experiment = Experiment(built, inputs)
+            if experiment.free and experiment.rows > FEW:
+                few = Experiment(built, inputs)
+                few.given = _resized(few.given, few.rows, FEW)
+                return few if few.evaluation is not None else experiment
+            return experiment
 
     return _attempt(prepared)
 

@@ -7,6 +7,7 @@ a ``Value``. Numbers are kept as statistics only, so that a recording is small.
 
 import itertools
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from chimera.paths.walk import first_paths
 
 _OURS = str(Path(__file__).parents[1])
 _TORCH = str(Path(torch.__file__).parent)
+_PYTHON = sysconfig.get_path("stdlib")
 _RUNS = itertools.count()
 _SMALL = 4096
 LEAVING = frozenset(("numpy", "item", "tolist", "__array__"))
@@ -296,7 +298,10 @@ def _caller() -> tuple[str | None, int | None]:
     frame = sys._getframe(2)
     while frame is not None:
         path = frame.f_code.co_filename
-        if not path.startswith((_OURS, _TORCH, "<")):
+        if frame.f_code is Tape.run.__code__:
+            break
+        standard = path.startswith(_PYTHON) and "site-packages" not in path
+        if not (standard or path.startswith((_OURS, _TORCH, "<"))):
             return path, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
     return None, None

@@ -62,12 +62,9 @@ def _changed(one: Value, other: Value) -> bool:
 
 def _operation(one: Tape, other: Tape, rows: int) -> Op | None:
     """The first operation that has a row for each sample before and after, and mixes them."""
+    moved = {value for given in one.inputs for value in one.descendants(given)}
     for a, b in zip(one.ops, other.ops, strict=True):
-        inputs = [
-            pair
-            for pair in zip(a.inputs, b.inputs, strict=True)
-            if pair[0].name is None or pair[0].name.startswith("input")
-        ]
+        inputs = [pair for pair in zip(a.inputs, b.inputs, strict=True) if pair[0] in moved]
         if not inputs or any(v.shape[:1] != (rows,) or _changed(v, w) for v, w in inputs):
             continue
         outputs = zip(a.outputs, b.outputs, strict=True)

@@ -1,0 +1,97 @@
+"""Steps whose gradient is zero everywhere."""
+
+from collections.abc import Iterable, Iterator
+
+from chimera.check.context import Context
+from chimera.check.rule import Place, Rule
+from chimera.check.tape import Op, Tape
+
+_FLAT = frozenset(("round", "floor", "ceil", "trunc", "sign", "sgn", "heaviside", "fix"))
+_SOFTMAX = frozenset(("softmax", "log_softmax", "softmin", "gumbel_softmax"))
+
+
+def find(context: Context) -> Iterable[Place]:
+    experiment = context.experiment
+    if experiment is None or experiment.training is None or not experiment.gradients:
+        return
+    tape, gradients = experiment.training, experiment.gradients
+    still = {
+        name
+        for name, gradient in gradients.items()
+        if gradient is not None and not gradient.count_nonzero()
+    }
+    wanted = tape.ancestors(tape.outputs)
+    for op, reason in _flat(tape):
+        if wanted.isdisjoint(op.outputs):
+            continue
+        before = tape.ancestors(op.inputs)
+        names = [name for name in gradients if name in still and tape.state[name] in before]
+        if names:
+            listed = ", ".join(f"`{name}`" for name in names[:4])
+            more = f" and {len(names) - 4} more parameters" if len(names) > 4 else ""
+            yield Place(
+                op.path, f"{reason}: the gradient of {listed}{more} is zero", op.file, op.line
+            )
+
+
+def _flat(tape: Tape) -> Iterator[tuple[Op, str]]:
+    """The operations that stop a gradient without a word, each with how."""
+    for op in tape.ops:
+        if not op.inputs or not op.outputs or not op.inputs[0].requires_grad:
+            continue
+        shape = op.outputs[0].shape
+        if op.name.removesuffix("_") in _FLAT:
+            yield op, f"{op.name} is flat: its slope is zero everywhere"
+        elif op.name in _SOFTMAX:
+            dim = op.argument("dim", 1)
+            if isinstance(dim, int) and shape and shape[dim] == 1:
+                yield op, f"{op.name} over an axis with one entry is always the same"
+        elif op.name == "layer_norm":
+            sizes = op.argument("normalized_shape", 1, ())
+            if all(size == 1 for size in sizes):
+                yield op, "layer_norm over one entry is always the same"
+
+
+RULE = Rule(
+    name="zero-gradient",
+    severity="warning",
+    what="round, floor or sign, a softmax or a norm over one entry, before which parameters get a "
+    "gradient of zero. Needs the specification.",
+    why="The graph is whole and nothing is raised, but what stands before such a step is never "
+    "trained.",
+    mend="Use a smooth function, or a straight-through estimate: x + (x.round() - x).detach(); "
+    "for one output, sigmoid in the place of softmax.",
+    before="""\
+import chimera as ch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(20, 1)
+
+    def forward(self, x):
+        return self.linear(x).softmax(dim=1)
+
+
+spec = ch.spec(2, 20)
+""",
+    after="""\
+import chimera as ch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(20, 1)
+
+    def forward(self, x):
+        return self.linear(x).sigmoid()
+
+
+spec = ch.spec(2, 20)
+""",
+    find=find,
+)
