@@ -5,7 +5,7 @@ The mode hands the tensor to a function and gives the module what that function 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -84,13 +84,24 @@ class Sentinel(TorchFunctionMode):
 class Watch(TorchFunctionMode):
     """Lets ``answer(tensor, conversion)`` say what the tensor's value is.
 
+    Args:
+        answer: gives the value.
+        replacements: functions of torch, and what runs in their place.
+
     Attributes:
+        replaced: how often a replacement ran.
         refused: what was raised. The module may have caught it: then the run does not count.
     """
 
-    def __init__(self, answer: Callable[[Tensor, str], Any]) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Tensor, str], Any],
+        replacements: Mapping[Any, Callable[..., Any]] | None = None,
+    ) -> None:
         super().__init__()
         self._answer = answer
+        self._replacements = replacements or {}
+        self.replaced = 0
         self.refused: Exception | None = None
 
     def __torch_function__(
@@ -102,4 +113,8 @@ class Watch(TorchFunctionMode):
         if func in _UNANSWERABLE:
             self.refused = Asked(f"the module asks a tensor for its {_UNANSWERABLE[func]}")
             raise self.refused
-        return func(*args, **(kwargs or {}))
+        replacement = self._replacements.get(func)
+        if replacement is None:
+            return func(*args, **(kwargs or {}))
+        self.replaced += 1
+        return replacement(*args, **(kwargs or {}))

@@ -127,6 +127,22 @@ def _uniform_(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dict[s
     return target.copy_(_outer(drawn, members))
 
 
+@_rewrites(_aten.rrelu_with_noise.default)
+def _rrelu(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Slopes below zero, drawn as ``uniform_`` draws; ``noise`` keeps them for the gradient."""
+    tensor, noise = args[0], args[1]
+    low, high = _numbers(args[1:], 1 / 8, 1 / 3)
+    inner = _inner(tensor.shape, keys, members)
+    drawn = counter.uniform(keys, inner, tensor.dtype).mul_(high - low).add_(low)
+    noise.copy_(torch.where(tensor <= 0, _outer(drawn, members), 1))
+    return tensor * noise
+
+
+@_rewrites(_aten.rrelu_with_noise_.default)
+def _rrelu_(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0].copy_(_rrelu(keys, members, args, kwargs))
+
+
 @_rewrites(_aten.normal_.default)
 def _normal_(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     target = args[0]

@@ -26,6 +26,7 @@ from chimera.paths.version import unchanged, version
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.group import Group
 from chimera.stack.outputs import Outputs
+from chimera.stack.rules import FUNCTIONS
 
 Call = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 _Taken = tuple[list[Any], list[bool], Shape]
@@ -43,6 +44,7 @@ class Ran:
             where one stood; and whether the buffer is persistent.
         attributes: new values of attributes, by (module index, name).
         parameters: by slot, the rows of parameters that the call changed in place in a copy.
+        replaced: how many functions of torch ran as ``FUNCTIONS`` has them.
     """
 
     output: Outputs
@@ -51,6 +53,7 @@ class Ran:
     buffers: dict[tuple[int, str], tuple[Outputs, bool]] = field(default_factory=dict)
     attributes: dict[tuple[int, str], Outputs] = field(default_factory=dict)
     parameters: dict[int, Tensor] = field(default_factory=dict)
+    replaced: int = 0
 
 
 class Shadow:
@@ -197,7 +200,10 @@ def run_batched(
         return tuple(sorter.tensors) or (torch.zeros(()),)
 
     drawing = None if key is None else Drawing(key, members, several=True)
-    sentinel = Watch(decisions) if decisions is not None else Sentinel() if wary else None
+    sentinel = Sentinel() if wary else None
+    watch = None
+    if decisions is not None:
+        sentinel = watch = Watch(decisions, FUNCTIONS if ruled else {})
     with ExitStack() as modes:
         modes.enter_context(_uncaught(decisions, sentinel, drawing))
         if drawing is not None:
@@ -230,7 +236,8 @@ def run_batched(
         and tensor is not stacked
         and not unchanged(tensor, versions[i])
     }
-    return Ran(outputs(kept["output"]), draws, slots, buffers, attributes, parameters)
+    replaced = 0 if watch is None else watch.replaced
+    return Ran(outputs(kept["output"]), draws, slots, buffers, attributes, parameters, replaced)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ class Plan:
         fresh: nothing has run yet.
         draws: the members draw random numbers.
         conditions: the members ask tensors for Python values.
+        functions: the members call functions of torch that run in another form.
         writes: the members change their parameters in place.
         copies: the members change their inputs in place, and so get copies.
         ruled: stack rules run the layers that have one.
@@ -41,6 +42,7 @@ class Plan:
     fresh: bool = True
     draws: bool = False
     conditions: bool = False
+    functions: bool = False
     writes: bool = False
     copies: bool = False
     ruled: bool = True
@@ -81,7 +83,7 @@ def run(
         parts.copies = plan.fresh or plan.copies or conditions
         try:
             runs = parts.run()
-        except Exception as error:  # noqa: BLE001 - of the call or of vmap: what runs next tells which
+        except Exception as error:
             shadow.restore()
             reason = error
             plan.copies |= parts.changes
@@ -110,7 +112,7 @@ def _run_alone(
 
 def _ways(group: Group, plan: Plan) -> list[tuple[bool, bool, bool]]:
     """What to try in turn: (draws from keys, conditions split, stack rules)."""
-    known = (plan.draws, plan.conditions, plan.ruled)
+    known = (plan.draws, plan.conditions or plan.functions, plan.ruled)
     ways = [known, (True, True, True)] if plan.ruled else [known]
     if any(rule_of(module) for _, module in group.reading.modules) or not plan.ruled:
         ways.append((True, True, False))
@@ -149,6 +151,7 @@ def _learn(plan: Plan, parts: _Parts) -> None:
     plan.copies |= parts.changes
     plan.draws |= parts.draws > 0
     plan.conditions |= parts.conditions > 0
+    plan.functions |= parts.replaced > 0
     plan.parts = parts.done
     plan.ruled = parts.ruled
     plan.fresh = False
@@ -172,7 +175,7 @@ class _Parts:
         self.ruled = True
         self.wary = self.writes = False
         self.copies, self.changes = True, False
-        self.draws = self.conditions = self.done = 0
+        self.draws = self.conditions = self.replaced = self.done = 0
 
     def run(self) -> list[Ran]:
         """The runs that count, one a part.
@@ -229,6 +232,7 @@ class _Parts:
             self.changes |= not all(map(unchanged, given, before))
         self.writes |= bool(ran.parameters) or not all(map(unchanged, parameters, versions))
         self.draws += ran.draws
+        self.replaced += ran.replaced
         self.conditions += len(decisions.made) + decisions.asked if decisions else 0
         return ran
 

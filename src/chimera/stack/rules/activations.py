@@ -1,0 +1,33 @@
+"""``RReLU`` with a member axis: the slopes are drawn from the members' keys."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chimera.stack.rules.functions import replaces
+from chimera.stack.rules.table import rule
+
+
+@replaces(F.rrelu, torch.rrelu)
+def rrelu(
+    input: Tensor,
+    lower: float = 1.0 / 8,
+    upper: float = 1.0 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> Tensor:
+    """``F.rrelu``."""
+    if training:
+        drawn = torch.empty_like(input).uniform_(lower, upper)
+        slopes = torch.where(input <= 0, drawn, 1)
+    else:
+        slopes = torch.where(input <= 0, (lower + upper) / 2, 1)
+    result = input * slopes
+    return input.copy_(result) if inplace else result
+
+
+@rule(nn.RReLU, "slopes from the members' keys")
+def _rrelu(module: nn.RReLU, input: Tensor) -> Tensor:
+    return rrelu(input, module.lower, module.upper, module.training, module.inplace)
