@@ -67,8 +67,16 @@ class Explanation:
         return "\n".join([*(lines if self.rows else []), *self.notes])
 
 
-def explain_stack(groups: Sequence[Group], differences: Sequence[str]) -> Explanation:
-    """How a stack of these groups runs, by what its calls so far have shown."""
+def explain_stack(
+    groups: Sequence[Group], differences: Sequence[str], *, uneven: bool = False
+) -> Explanation:
+    """How a stack of these groups runs, by what its calls so far have shown.
+
+    Args:
+        groups: in order.
+        differences: for every group but the first, in what it differs from that one.
+        uneven: whether the last call gave tensors that do not go into one.
+    """
     rows: list[Row] = []
     notes: list[str] = []
     for index, group in enumerate(groups):
@@ -78,6 +86,8 @@ def explain_stack(groups: Sequence[Group], differences: Sequence[str]) -> Explan
         f"group {index}: members of another structure than group 0: {difference}"
         for index, difference in enumerate(differences, start=1)
     ]
+    if uneven:
+        notes.append("outputs of the last call differ in shape or dtype; they came as a list")
     return Explanation(tuple(rows), tuple(notes))
 
 

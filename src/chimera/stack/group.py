@@ -149,6 +149,10 @@ class Group:
             return None if tensor.requires_grad else torch.ones(len(self), dtype=torch.bool)
         return torch.tensor(rows)
 
+    def unfreeze(self) -> None:
+        """Let no member hold a parameter frozen that others do not."""
+        self._frozen.clear()
+
     def running(self) -> list[Tensor]:
         """The stacked tensors as a call uses them: no gradient reaches a frozen member's row."""
         tensors = self.tensors()

@@ -70,11 +70,26 @@ def merge(parts: Sequence[Outputs]) -> Any:
     )
 
 
+def is_uneven(parts: Sequence[Outputs]) -> bool:
+    """Whether ``merge`` gives a list where members gave tensors, since theirs differ."""
+    first = parts[0]
+    if any(part.shape != first.shape or part.stacked != first.stacked for part in parts):
+        return True
+    return any(
+        len({_kind(part.leaves[i]) for part in parts}) > 1
+        for i, stacked in enumerate(first.stacked)
+        if stacked
+    )
+
+
+def _kind(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape[1:], tensor.dtype, tensor.device
+
+
 def _merge_tensors(tensors: list[Tensor], order: list[int]) -> Tensor | list[Tensor]:
     if len(tensors) == 1 and order == list(range(len(order))):
         return tensors[0]
-    kinds = {(tensor.shape[1:], tensor.dtype, tensor.device) for tensor in tensors}
-    if len(kinds) > 1:
+    if len(set(map(_kind, tensors))) > 1:
         rows = [row for tensor in tensors for row in tensor.unbind(0)]
         return [rows[place] for place in order]
     together = torch.cat(tensors) if len(tensors) > 1 else tensors[0]

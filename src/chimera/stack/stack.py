@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from chimera.draws.mode import Key, next_evaluation, overridden
 from chimera.draws.seeds import as_seed
-from chimera.paths.structure import Reading, describe_difference, difference, overlapping, read
+from chimera.paths.structure import describe_difference, difference
+from chimera.stack.admission import checked, checked_reading, grouped, misfit
 from chimera.stack.batched import Call, Ran, Shadow
 from chimera.stack.each import Arguments, arguments, index_of
 from chimera.stack.explain import Explanation, explain_stack
 from chimera.stack.group import Group
+from chimera.stack.member_state import check_members, load_member_state, member_state, note_members
 from chimera.stack.numbers import alike
-from chimera.stack.outputs import Outputs, merge
+from chimera.stack.outputs import Outputs, is_uneven, merge
 from chimera.stack.plan import run
 from chimera.stack.state import keep
 
@@ -61,17 +63,20 @@ class Stack(nn.Module):
 
     def __init__(self, modules: Iterable[nn.Module], *, seed: int = 0) -> None:
         super().__init__()
-        members = _checked(modules)
+        members = checked(modules)
         self.seed = as_seed(seed)
         self.members: tuple[int, ...] = tuple(range(len(members)))
         self.calls = 0
         self._evaluations = 0
-        readings = [_checked_reading(i, module) for i, module in enumerate(members)]
+        self._uneven = False
+        readings = [checked_reading(i, module) for i, module in enumerate(members)]
         self._groups = [
-            Group([members[i] for i in positions], positions) for positions in _grouped(readings)
+            Group([members[i] for i in positions], positions) for positions in grouped(readings)
         ]
         self.groups = nn.ModuleDict({str(i): group.tree for i, group in enumerate(self._groups)})
         self.training = members[0].training
+        self.register_state_dict_post_hook(note_members)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(check_members)  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.members)
@@ -101,10 +106,16 @@ class Stack(nn.Module):
             Tensors of different shapes come as a list; a value that is no tensor comes once
             where all members give the same, else as a list.
         """
+        if torch.compiler.is_compiling():
+            from chimera.stack.eager import eagerly
+
+            return eagerly(self.forward, *args, **kwargs)
         given = arguments(args, kwargs, len(self))
         counted = self.calls, self._evaluations
         try:
-            return merge(self.run(_call, given, self._next_key()))
+            outputs = self.run(_call, given, self._next_key())
+            self._uneven = is_uneven(outputs)
+            return merge(outputs)
         except BaseException:
             self.calls, self._evaluations = counted
             raise
@@ -130,6 +141,10 @@ class Stack(nn.Module):
         Returns:
             What the members gave; positions are places in the stack.
         """
+        if torch.compiler.is_compiling():
+            from chimera.stack.eager import eagerly
+
+            return cast(list[Outputs], eagerly(self.run, call, given, key))
         ran: list[tuple[Group, list[Ran], Shadow]] = []
         try:
             for group in self._groups:
@@ -182,8 +197,7 @@ class Stack(nn.Module):
         group, place = self._where(index)
         if not isinstance(module, nn.Module):
             raise TypeError(f"stack[{index}] = ... needs a module, got {module!r:.60}")
-        reading = _checked_reading(index, module)
-        pair = difference(*(_placeless(alike(one)) for one in (read(group.member(place)), reading)))
+        pair = misfit(group.member(place), checked_reading(index, module))
         if pair is not None:
             raise ValueError(
                 f"stack[{index}] = ... needs a module of the structure that the member has; "
@@ -197,6 +211,57 @@ class Stack(nn.Module):
     def modules_list(self) -> list[nn.Module]:
         """All members as plain modules, independent copies in member order."""
         return list(self)
+
+    def member_state(self, index: int) -> dict[str, Any]:
+        """A member's ``state_dict``, which the module alone loads with ``strict=True``.
+
+        The tensors share memory with the stack's: copy what must not change.
+        """
+        return member_state(*self._where(index))
+
+    def load_member_state(self, index: int, state: Mapping[str, Any]) -> None:
+        """Take over the ``state_dict`` of a module as a member's.
+
+        Raises:
+            ValueError: names or shapes differ; all of them are listed, and nothing is changed.
+        """
+        load_member_state(*self._where(index), state, f"load_member_state({index}, ...)")
+
+    def modes(self) -> dict[str, bool]:
+        """Which modules are in training mode: the members' by ``groups.<g>.<path>``, the stack's
+        own under the empty name."""
+        return {"": self.training} | {
+            name: module.training for name, module in self._shared().items()
+        }
+
+    def set_modes(self, modes: Mapping[str, bool]) -> None:
+        """Set the modes that ``modes`` gave.
+
+        Raises:
+            ValueError: a name is none of the stack's; nothing is changed.
+        """
+        shared = self._shared()
+        unknown = sorted(modes.keys() - shared.keys() - {""})
+        if unknown:
+            raise ValueError(f"modes: the stack has no {unknown[0]!r}; it has {sorted(shared)}")
+        super().train(modes.get("", self.training))
+        for name in shared.keys() & modes.keys():
+            shared[name].training = modes[name]
+
+    def _shared(self) -> dict[str, nn.Module]:
+        """The modules that the members of each group have in common, by name."""
+        return {
+            f"groups.{number}.{path}".rstrip("."): module
+            for number, group in enumerate(self._groups)
+            for path, module in group.reading.modules
+        }
+
+    def requires_grad_(self, requires_grad: bool = True) -> Stack:
+        """Let every parameter of every member take gradients, or none of them."""
+        super().requires_grad_(requires_grad)
+        for group in self._groups:
+            group.unfreeze()
+        return self
 
     def layout(self) -> list[StackedParameter]:
         """The parameters, with the members that each row belongs to."""
@@ -217,7 +282,7 @@ class Stack(nn.Module):
         return [describe_difference(pair) for pair in pairs if pair is not None]
 
     def __explain__(self) -> Explanation:
-        return explain_stack(self._groups, self.differences())
+        return explain_stack(self._groups, self.differences(), uneven=self._uneven)
 
     def extra_repr(self) -> str:
         return f"members={len(self)}, seed={self.seed}"
@@ -225,60 +290,3 @@ class Stack(nn.Module):
 
 def _call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return module(*args, **kwargs)
-
-
-def _checked(modules: Any) -> list[nn.Module]:
-    if isinstance(modules, nn.Module) and not isinstance(modules, nn.ModuleList):
-        raise TypeError(
-            f"modules must be a list of modules, got one {type(modules).__name__}; "
-            "ch.instances(factory, n) makes n of them"
-        )
-    if not isinstance(modules, Iterable):
-        raise TypeError(f"modules must be a list of modules, got {modules!r:.60}")
-    members = list(modules)
-    if not members:
-        raise ValueError("modules is empty: a stack needs at least one module")
-    for index, module in enumerate(members):
-        if isinstance(module, type) and issubclass(module, nn.Module):
-            raise TypeError(
-                f"modules[{index}] is the class {module.__name__}: pass an instance of it"
-            )
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"modules[{index}] must be a module, got {module!r:.60}")
-    return members
-
-
-def _checked_reading(index: int, module: nn.Module) -> Reading:
-    reading = read(module)
-    for slot in reading.slots:
-        if nn.parameter.is_lazy(slot.tensor):
-            raise ValueError(
-                f"modules[{index}]: {slot.path} is uninitialized; build the module first, "
-                "ch.build(module, ch.spec(...)), or all of them with ch.instances(..., spec=...)"
-            )
-    pair = overlapping(reading.slots)
-    if pair is not None:
-        raise ValueError(
-            f"modules[{index}]: {pair[1].path} shares memory with {pair[0].path} without being "
-            "the same tensor; compute it from the other in forward"
-        )
-    return reading
-
-
-def _grouped(readings: Sequence[Reading]) -> list[list[int]]:
-    """Positions by structure, in order of first appearance."""
-    groups: list[tuple[Reading, list[int]]] = []
-    for position, reading in enumerate(map(alike, readings)):
-        for representative, positions in groups:
-            if difference(representative, reading) is None:
-                positions.append(position)
-                break
-        else:
-            groups.append((reading, [position]))
-    return [positions for _, positions in groups]
-
-
-def _placeless(reading: Reading) -> Reading:
-    """The structure without devices, which writing a member back may cross."""
-    facts = [fact for fact in reading.facts if fact.name != "device"]
-    return replace(reading, facts=facts)

@@ -1,0 +1,87 @@
+"""Which modules a Stack takes, and which of them form a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from chimera.paths.structure import Fact, Reading, difference, overlapping, read
+from chimera.stack.numbers import alike
+
+
+def checked(modules: Any) -> list[nn.Module]:
+    """The members that ``modules`` are.
+
+    Raises:
+        TypeError: ``modules`` is no sequence of modules.
+        ValueError: there are none.
+    """
+    if isinstance(modules, nn.Module) and not isinstance(modules, nn.ModuleList):
+        raise TypeError(
+            f"modules must be a list of modules, got one {type(modules).__name__}; "
+            "ch.instances(factory, n) makes n of them"
+        )
+    if not isinstance(modules, Iterable):
+        raise TypeError(f"modules must be a list of modules, got {modules!r:.60}")
+    members = list(modules)
+    if not members:
+        raise ValueError("modules is empty: a stack needs at least one module")
+    for index, module in enumerate(members):
+        if isinstance(module, type) and issubclass(module, nn.Module):
+            raise TypeError(
+                f"modules[{index}] is the class {module.__name__}: pass an instance of it"
+            )
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"modules[{index}] must be a module, got {module!r:.60}")
+    return members
+
+
+def checked_reading(index: int, module: nn.Module) -> Reading:
+    """The structure of the member at ``index``.
+
+    Raises:
+        ValueError: it is not built, or tensors of it share memory.
+    """
+    reading = read(module)
+    for slot in reading.slots:
+        if nn.parameter.is_lazy(slot.tensor):
+            raise ValueError(
+                f"modules[{index}]: {slot.path} is uninitialized; build the module first, "
+                "ch.build(module, ch.spec(...)), or all of them with ch.instances(..., spec=...)"
+            )
+    pair = overlapping(reading.slots)
+    if pair is not None:
+        raise ValueError(
+            f"modules[{index}]: {pair[1].path} shares memory with {pair[0].path} without being "
+            "the same tensor; compute it from the other in forward"
+        )
+    return reading
+
+
+def grouped(readings: Sequence[Reading]) -> list[list[int]]:
+    """Positions by structure, in order of first appearance."""
+    groups: list[tuple[Reading, list[int]]] = []
+    for position, reading in enumerate(map(alike, readings)):
+        for representative, positions in groups:
+            if difference(representative, reading) is None:
+                positions.append(position)
+                break
+        else:
+            groups.append((reading, [position]))
+    return [positions for _, positions in groups]
+
+
+def misfit(one: nn.Module, other: Reading) -> tuple[Fact, Fact] | None:
+    """The first fact that keeps a module of structure ``other`` from the place of ``one``.
+
+    Devices may differ, which a copy crosses, and so may numeric settings.
+    """
+    return difference(_placeless(alike(read(one))), _placeless(alike(other)))
+
+
+def _placeless(reading: Reading) -> Reading:
+    facts = [fact for fact in reading.facts if fact.name != "device"]
+    return replace(reading, facts=facts)
