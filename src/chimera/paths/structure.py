@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from chimera.paths.describe import Describer, Held, Opaque, same
 from chimera.paths.nest import flatten, leaf_names
+from chimera.paths.own_hooks import computed_by
 from chimera.paths.walk import join
 
 _INTERNAL = frozenset(nn.Module().__dict__)
@@ -43,13 +44,17 @@ class Place:
 
 @dataclasses.dataclass(slots=True)
 class Slot:
-    """One tensor of a module, with every place where it stands; ``path`` names the first."""
+    """One tensor of a module, with every place where it stands; ``path`` names the first.
+
+    A ``computed`` one is written by a hook of torch's own before every call.
+    """
 
     path: str
     tensor: Tensor
     hidden: bool
     persistent: bool
     places: list[Place]
+    computed: bool = False
 
     @property
     def kind(self) -> str:
@@ -74,7 +79,8 @@ class Reading:
         modules: with their first paths.
         slots: the tensors.
         facts: every property that members of one structure share.
-        hooks: the paths of modules with hooks that a call or its backward fires.
+        hooks: the paths of modules with hooks that a call or its backward fires, other than
+            those of torch's own that only compute an attribute.
         held: the tensors that functions' closures hold, too.
     """
 
@@ -145,6 +151,7 @@ class _Reader:
         self.held: list[Held] = []
         self._module_index: dict[int, int] = {}
         self._slot_index: dict[int, int] = {}
+        self._computed: set[str] = set()
 
     def module(self, module: nn.Module, path: str, hidden: bool) -> int:
         known = self._module_index.get(id(module))
@@ -191,7 +198,8 @@ class _Reader:
             self._fact(path, place.kind, ("same as", known))
             return
         self._slot_index[id(tensor)] = len(self.slots)
-        self.slots.append(Slot(path, tensor, hidden, persistent, [place]))
+        computed = path in self._computed
+        self.slots.append(Slot(path, tensor, hidden, persistent, [place], computed))
         self._fact(path, "kind", place.kind)
         lazy = nn.parameter.is_lazy(tensor)
         self._fact(path, "shape", None if lazy else tuple(tensor.shape))
@@ -207,7 +215,10 @@ class _Reader:
                 for flags in (f"{kind}_with_kwargs", f"{kind}_always_called"):
                     flagged = getattr(module, flags, {})
                     self._fact(path, flags, tuple(number in flagged for number in hooks))
-                if kind in _CALLED:
+                names = [computed_by(hook) for hook in hooks.values()]
+                if kind == "_forward_pre_hooks" and None not in names:
+                    self._computed.update(join(path, name) for name in names if name)
+                elif kind in _CALLED:
                     self.hooks.append(path)
 
     def _attribute(self, path: str, name: str, value: Any, index: int) -> None:
@@ -252,7 +263,7 @@ def overlapping(slots: list[Slot]) -> tuple[Slot, Slot] | None:
     spans: dict[tuple[Any, int], list[tuple[int, int, Slot]]] = {}
     for slot in slots:
         tensor = slot.tensor
-        if nn.parameter.is_lazy(tensor) or tensor.layout is not torch.strided:
+        if nn.parameter.is_lazy(tensor) or tensor.layout is not torch.strided or slot.computed:
             continue
         if tensor.device.type == "meta" or tensor.numel() == 0:
             continue
