@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,9 @@ from chimera.paths.notes import one_line, point
 from chimera.paths.walk import first_paths
 
 _FEW = 8
+
+Watch = Callable[[nn.Module], AbstractContextManager[Any]]
+"""Makes, for the copy that is about to run, a context that is entered around the run."""
 
 
 @dataclass
@@ -47,13 +50,19 @@ class Trial:
     """What the failing run that came furthest raised, where others passed."""
 
 
-def try_shapes(net: nn.Module, inputs: Inputs, dtype: torch.dtype | None = None) -> Trial:
+def try_shapes(
+    net: nn.Module,
+    inputs: Inputs,
+    dtype: torch.dtype | None = None,
+    watch: Watch | None = None,
+) -> Trial:
     """Run a copy of ``net`` without data, once for each outcome of each condition on data.
 
     Args:
         net: the network; it stays as it is.
         inputs: its inputs, a ``Spec`` or a tensor for each; of a tensor only the shape counts.
         dtype: the dtype that floating tensors of the network and of the inputs are to have.
+        watch: who looks on; the run that the trial tells of is the one whose copy is its ``net``.
 
     Raises:
         Exception: what the run that came furthest raised, if no run passed, with a note that
@@ -65,14 +74,19 @@ def try_shapes(net: nn.Module, inputs: Inputs, dtype: torch.dtype | None = None)
     first: Exception | None = None
     for sizes in resolutions(specs, taken):
         try:
-            return _explore(net, shapes, dtype, sizes)
+            return _explore(net, shapes, dtype, sizes, watch)
         except Exception as error:  # noqa: BLE001  (other sizes may pass; else it is raised)
             first = first or error
     assert first is not None
     raise first
 
 
-def try_example(net: nn.Module, example: Inputs, dtype: torch.dtype | None = None) -> Trial:
+def try_example(
+    net: nn.Module,
+    example: Inputs,
+    dtype: torch.dtype | None = None,
+    watch: Watch | None = None,
+) -> Trial:
     """Run a copy of ``net`` with its data on real tensors, once.
 
     Raises:
@@ -81,7 +95,7 @@ def try_example(net: nn.Module, example: Inputs, dtype: torch.dtype | None = Non
     copy = replica(net)
     _cast(copy, dtype)
     run = _Run(copy, Recorder(copy))
-    run(example.map(lambda leaf: _copied(leaf, dtype)))
+    run(example.map(lambda leaf: _copied(leaf, dtype)), *_watching(watch, copy))
     if run.error is not None:
         raise run.error
     return Trial(copy, run.output, run.recorder.calls, run.kept)
@@ -103,7 +117,11 @@ def as_example(example: Any) -> Inputs:
 
 
 def _explore(
-    net: nn.Module, inputs: Inputs, dtype: torch.dtype | None, sizes: dict[str, int]
+    net: nn.Module,
+    inputs: Inputs,
+    dtype: torch.dtype | None,
+    sizes: dict[str, int],
+    watch: Watch | None,
 ) -> Trial:
     explorer = Explorer()
     passed: list[Trial] = []
@@ -115,7 +133,8 @@ def _explore(
         free.trace = pass_on
         mode.root, mode.hidden = copy, free.hidden
         run = _Run(copy, Recorder(copy, free))
-        run(inputs.map(lambda leaf: _meta(leaf, sizes, dtype)), free, mode)
+        watching = _watching(watch, copy)
+        run(inputs.map(lambda leaf: _meta(leaf, sizes, dtype)), free, mode, *watching)
         if run.error is not None:
             if furthest is None or run.recorder.finished > furthest.recorder.finished:
                 furthest = run
@@ -139,6 +158,10 @@ def _explore(
     found.failed = None if furthest is None else furthest.error
     found.conditions = list(dict.fromkeys(explorer.conditions.values()))
     return found
+
+
+def _watching(watch: Watch | None, net: nn.Module) -> list[AbstractContextManager[Any]]:
+    return [] if watch is None else [watch(net)]
 
 
 class _Run:
