@@ -42,6 +42,7 @@ def test_every_file_says_what_the_result_says(tmp_path: Path) -> None:
     out = tmp_path / "runs" / "first"
     result = run(out, lr=ch.LogUniform(1e-3, 1e-1), config={"module": "mlp"})
     assert sorted(path.name for path in out.iterdir()) == [
+        "checkpoints",
         "config.json",
         "environment.json",
         "members.csv",
@@ -52,7 +53,11 @@ def test_every_file_says_what_the_result_says(tmp_path: Path) -> None:
     assert [strict_json(line) for line in lines] == result.epochs
     with open(out / "members.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [{name: str(value) for name, value in row.items()} for row in result.table] == rows
+    shown = [
+        {name: "" if value is None else str(value) for name, value in row.items()}
+        for row in result.table
+    ]
+    assert shown == rows
     config = strict_json((out / "config.json").read_text())
     assert config["module"] == "mlp"
     assert (config["members"], config["epochs"], config["batch_size"]) == (3, 2, 8)

@@ -23,8 +23,15 @@ Loss = Callable[..., Tensor]
 class TrainStep:
     """A training step; made by ``train_step``."""
 
-    def __init__(self, stack: Stack, loss: Loss, optimizer: Optimizer) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        loss: Loss,
+        optimizer: Optimizer,
+        before_update: Callable[[Tensor], None] | None = None,
+    ) -> None:
         self.stack, self.loss, self.optimizer = stack, loss, optimizer
+        self._before_update = before_update
         self._stacked_loss = stacked_loss(loss)
 
     def __call__(self, inputs: Any, *targets: Any) -> Tensor:
@@ -48,6 +55,8 @@ class TrainStep:
         losses = _checked(merge(stack.run(self._loss_of, known, key)), len(stack))
         self.optimizer.zero_grad()
         losses.sum().backward()
+        if self._before_update is not None:
+            self._before_update(losses.detach())
         self.optimizer.step()
         return losses.detach()
 
@@ -76,13 +85,21 @@ def _checked(losses: Any, size: int) -> Tensor:
     return losses.view(size)
 
 
-def train_step(stack: Stack, loss: Loss, optimizer: Optimizer) -> TrainStep:
+def train_step(
+    stack: Stack,
+    loss: Loss,
+    optimizer: Optimizer,
+    *,
+    before_update: Callable[[Tensor], None] | None = None,
+) -> TrainStep:
     """A callable that trains every member of a Stack by one step.
 
     Args:
         stack: the members.
         loss: ``loss(output, *targets)`` of ONE member, one number.
         optimizer: a ``ch.optim`` optimizer over the stack's parameters.
+        before_update: called with the losses ``[members]`` once every parameter has its gradient,
+            before the optimizer moves them.
 
     Returns:
         ``step(inputs, *targets)``, which gives the members' losses ``[members]``.
@@ -106,4 +123,4 @@ def train_step(stack: Stack, loss: Loss, optimizer: Optimizer) -> TrainStep:
     mine = {id(parameter) for parameter in stack.parameters()}
     if mine.isdisjoint(id(parameter) for parameter in optimizer.parameters()):
         raise ValueError("optimizer holds none of the stack's parameters; make it from this stack")
-    return TrainStep(stack, loss, optimizer)
+    return TrainStep(stack, loss, optimizer, before_update)

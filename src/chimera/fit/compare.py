@@ -11,12 +11,12 @@ from chimera.draws.counter import member_keys
 from chimera.fit.agreement import agreement
 from chimera.fit.data import Data
 from chimera.fit.evaluate import evaluate
-from chimera.fit.loop import synchronize
 from chimera.fit.optimizers import name_of, of_member
 from chimera.fit.order import order
 from chimera.fit.prepare import float_dtype, prepare
 from chimera.fit.result import Result, Row
 from chimera.fit.settings import Settings
+from chimera.fit.training import synchronize
 from chimera.stack import Stack
 
 _TOLERANCE = 1e-6

@@ -4,7 +4,7 @@ The part goes through in chunks, so that memory stays bounded; what is gathered 
 device, and nothing is read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +33,18 @@ class Figures:
 
 @torch.no_grad()
 def evaluate(
-    stack: Stack, part: Part, loss: Loss, metric: Metric, chunk: int, step: int = 0
+    stack: Stack,
+    part: Part,
+    loss: Loss,
+    metric: Metric,
+    chunk: int,
+    step: int = 0,
+    poll: Callable[[], None] | None = None,
 ) -> Figures:
     """Every member's loss and metric on a part, ``chunk`` samples at a time.
 
     The stack runs in the mode it is in. Draws that it makes nevertheless are those of an
-    evaluation after ``step`` optimizer steps.
+    evaluation after ``step`` optimizer steps. ``poll`` is called before each chunk, and may raise.
 
     Raises:
         TypeError: the loss is no tensor.
@@ -52,7 +58,7 @@ def evaluate(
     total: Tensor | float = 0.0
     sums: Tensor | float = 0.0
     kept: list[list[Any]] = [[] for _ in range(len(stack))]
-    for runs, size in _runs(stack, part, call, chunk, step):
+    for runs, size in _runs(stack, part, call, chunk, step, poll):
         total = total + _in_order(runs, 0).double() * size
         if isinstance(metric, Custom):
             for run in runs:
@@ -70,7 +76,13 @@ def evaluate(
 
 @torch.no_grad()
 def ensemble_figure(
-    stack: Stack, data: Data, metric: Metric, positions: list[int], chunk: int, step: int = 0
+    stack: Stack,
+    data: Data,
+    metric: Metric,
+    positions: list[int],
+    chunk: int,
+    step: int = 0,
+    poll: Callable[[], None] | None = None,
 ) -> float | None:
     """The metric of the members at ``positions`` together, on the test part.
 
@@ -87,7 +99,7 @@ def ensemble_figure(
     wanted = frozenset(positions)
     statistics = []
     start = 0
-    for runs, size in _runs(stack, data.test, call, chunk, step):
+    for runs, size in _runs(stack, data.test, call, chunk, step, poll):
         average = _average(runs, wanted, size, data.classes)
         if average is None:
             return None
@@ -99,10 +111,17 @@ def ensemble_figure(
 
 
 def _runs(
-    stack: Stack, part: Part, call: Any, chunk: int, step: int
+    stack: Stack,
+    part: Part,
+    call: Any,
+    chunk: int,
+    step: int,
+    poll: Callable[[], None] | None,
 ) -> Iterator[tuple[list[Outputs], int]]:
     """What ``call`` gives for each chunk of a part, and how many samples that has."""
     for count, start in enumerate(range(0, len(part), chunk)):
+        if poll is not None:
+            poll()
         x, y = part.x[start : start + chunk], part.y[start : start + chunk]
         key = overridden(next_evaluation(Key(stack.seed, step), count))
         yield stack.run(call, arguments((x, y), {}, len(stack)), key), len(x)

@@ -3,26 +3,29 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from chimera.draws.counter import member_keys
-from chimera.engine import train_step
-from chimera.fit.data import Data, Part
-from chimera.fit.evaluate import Figures, ensemble_figure, evaluate
+from chimera.fit.checkpoints import Checkpoints, Schedule, newest
+from chimera.fit.data import Data
 from chimera.fit.losses import Loss
 from chimera.fit.metrics import MetricFunction
 from chimera.fit.optimizers import OptimizerClass, own_settings
-from chimera.fit.order import batches, order
 from chimera.fit.outputs import check_output
 from chimera.fit.prepare import Members, float_dtype, prepare
 from chimera.fit.result import Result, Row, ranking
-from chimera.fit.run_directory import RunDirectory, config_of, environment_of
-from chimera.fit.settings import Settings, checked
+from chimera.fit.run_directory import Resume, RunDirectory, config_of, environment_of
+from chimera.fit.same_run import check_same
+from chimera.fit.settings import checked
+from chimera.fit.signals import Asked, Signals, stopped
 from chimera.fit.space import LogUniform, per_member
-from chimera.stack import Stack, each
+from chimera.fit.standing import Standing
+from chimera.fit.training import Training
+from chimera.stack import Stack
+from chimera.store.errors import CheckpointError
 
 Progress = Callable[[Row], None]
 
@@ -37,7 +40,11 @@ def fit(
     epochs: int = 30,
     batch_size: int = 32,
     metric: MetricFunction | None = None,
-    out: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | RunDirectory | None = None,
+    resume: Resume = False,
+    checkpoint_every: int | None = None,
+    keep: int = 2,
+    force_unlock: bool = False,
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
@@ -61,145 +68,179 @@ def fit(
         batch_size: samples a member sees at a step; an epoch's last batch may be smaller.
         metric: a function of one member's output and target of a whole part, evaluated in one
             call; accuracy for classification and R2 for regression unless given.
-        out: a new or empty directory, in which the run is written down.
+        out: a new or empty directory, in which the run is written down. SIGTERM and the first
+            Ctrl-C then finish the step and write a checkpoint before they end the run.
+        resume: True goes on with the run that was started in ``out``, from its newest checkpoint
+            to the same bits as if it had never stopped; ``"auto"`` does so where there is one,
+            and else starts it. Everything else must be what the run was started with.
+        checkpoint_every: epochs between two checkpoints; unless given, one is written at the end
+            of an epoch when 10 s have passed since the last. There is always one at the end.
+        keep: how many of the newest checkpoints stay, beside the best.
+        force_unlock: take ``out`` over although a process of another host has locked it.
         seed: decides orders, drawn learning rates, draws, and the weights of lazy layers.
         device: where to train; where the modules are unless given.
         progress: called after each epoch with its record, as ``Result.epochs`` has it.
         config: more of what JSON can say, to stand in ``config.json``.
 
+    A member whose loss or gradient turns NaN or infinite stands still from then on; its figures
+    are NaN, and its row of the table says when and where under ``died``.
+
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: an argument is out of range, the network's output does not fit the data, or
-            ``out`` is not empty, not writable or a file.
+        ValueError: an argument is out of range, the network's output does not fit the data,
+            ``out`` is not empty, not writable or a file, or with ``resume`` something is not what
+            the run was started with.
+        LockedError: another process writes to ``out``.
+        CheckpointError: no checkpoint of the run can be trusted.
+        OSError: the disk refuses; the last checkpoint stands.
     """
     started = time.perf_counter()
-    settings = checked(data, loss, metric, optimizer, epochs, batch_size, seed)
-    stack = prepare(modules, data, settings.seed, device)
-    data = data.to(stack.device, float_dtype(stack))
-    if loss is None or metric is None:
-        for position in first_of_groups(stack):
-            check_output(stack[position], data, f"member {stack.members[position]}")
-    rates = per_member("lr", lr, settings.seed, stack.members)
-    training = Training(stack, data, settings, lr if isinstance(lr, (int, float)) else rates)
-    table = _first_columns(training, rates)
-    directory = None if out is None else RunDirectory(out)
-    try:
-        if directory is not None:
-            directory.start(
-                config_of(settings, len(stack), training.optimizer, config or {}),
-                environment_of(stack.device),
-            )
-        records = []
-        for _ in range(settings.epochs):
-            records.append(training.epoch())
-            if directory is not None:
-                directory.add_epoch(records[-1])
+    schedule = Schedule(checkpoint_every, keep)
+    with _directory(out, resume, force_unlock) as directory:
+        settings = checked(data, loss, metric, optimizer, epochs, batch_size, seed)
+        stack = prepare(modules, data, settings.seed, device)
+        data = data.to(stack.device, float_dtype(stack))
+        if loss is None or metric is None:
+            for position in first_of_groups(stack):
+                check_output(stack[position], data, f"member {stack.members[position]}")
+        rates = per_member("lr", lr, settings.seed, stack.members)
+        one_or_own = lr if isinstance(lr, (int, float)) else rates
+        if directory is None:
+            training = Training(stack, data, settings, one_or_own)
+            return _finished(training, rates, started, progress)
+        with Signals() as signals:
+            run = _Written(directory, signals, started)
+            training = Training(stack, data, settings, one_or_own, run.poll)
+            told = config_of(settings, stack, training.optimizer, config or {})
+            told["writing"] = {"checkpoint_every": checkpoint_every, "keep": keep}
+            return run.fit(training, schedule, told, rates, progress)
+
+
+def _directory(
+    out: str | os.PathLike[str] | RunDirectory | None, resume: Resume, force_unlock: bool
+) -> Any:
+    """The run's directory, locked, to be given back at the end; None where there is none."""
+    if resume not in (True, False, "auto"):
+        raise ValueError(f'resume must be True, False or "auto", got {resume!r}')
+    if out is None:
+        if resume:
+            raise ValueError("resume needs out=, the directory of the run that is to go on")
+        return nullcontext()
+    return out if isinstance(out, RunDirectory) else RunDirectory(out, resume, force_unlock)
+
+
+class _Written:
+    """A run that is written down, and that can be stopped and go on."""
+
+    def __init__(self, directory: RunDirectory, signals: Signals, started: float) -> None:
+        self._directory, self._signals, self._started = directory, signals, started
+        self._checkpoints: Checkpoints | None = None
+
+    def poll(self) -> None:
+        """Raise what stops the run: a signal, or a checkpoint that could not be written."""
+        self._signals.check()
+        if self._checkpoints is not None:
+            self._checkpoints.check()
+
+    def fit(
+        self,
+        training: Training,
+        schedule: Schedule,
+        told: Row,
+        rates: Tensor,
+        progress: Progress | None,
+    ) -> Result:
+        """Start the run or go on with it, to its end."""
+        directory = self._directory
+        told = self._begin(training, told)
+
+        def take() -> Standing:
+            return training.standing(told, time.perf_counter() - self._started)
+
+        def epoch_done(record: Row) -> None:
+            directory.add_epoch(record)
+            checkpoints.epoch_done(training.epochs == training.settings.epochs)
             if progress is not None:
-                progress(records[-1])
-        table = training.final(table, records[-1])
+                progress(record)
+
+        checkpoints = Checkpoints(directory, training, schedule, take)
+        if directory.finished:
+            return _finished(training, rates, self._started, progress)
+        self._checkpoints = checkpoints
+        failure: BaseException | None = None
+        try:
+            directory.open_metrics(training.records)
+            result = _finished(training, rates, self._started, epoch_done)
+            checkpoints.wait()
+            directory.finish(result)
+            return result
+        except Asked as asked:
+            failure = self._stop(checkpoints, training, asked)
+            raise failure from None
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            checkpoints.close(failure)
+
+    def _begin(self, training: Training, told: Row) -> Row:
+        """Start the run, or bring ``training`` to where it stood; the config with the run's id."""
+        directory, environment = self._directory, environment_of(training.stack.device)
+        if directory.config is None:
+            return directory.start(told, environment)
+        check_same(directory.config, told)
+        directory.go_on(environment)
+        standing = newest(directory, training)
+        if standing is not None:
+            check_same(standing.config, told)
+            try:
+                training.restore(standing)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{directory.checkpoints.path(standing.step)}: does not fit the members: "
+                    f"{error}"
+                ) from error
+            self._started -= standing.seconds
+        if not directory.finished:
+            directory.checkpoints.clean()
+        return directory.config
+
+    def _stop(self, checkpoints: Checkpoints, training: Training, asked: Asked) -> BaseException:
+        step = checkpoints.stop()
+        path, epochs = self._directory.path, training.settings.epochs
+        epoch = min(training.epochs + 1, epochs)
+        message = f"stopped at step {training.optimizer.steps}, in epoch {epoch} of {epochs}"
+        if step is None:
+            return stopped(asked.number, f"{message}; it cannot go on from there")
+        return stopped(
+            asked.number, f"{message}; ch.fit(..., out={str(path)!r}, resume=True) goes on"
+        )
+
+
+def _finished(
+    training: Training, rates: Tensor, started: float, progress: Progress | None
+) -> Result:
+    """The result of the run, what is left of it trained."""
+    settings, stack = training.settings, training.stack
+    table = _first_columns(training, rates)
+    try:
+        while training.epochs < settings.epochs:
+            record = training.epoch()
+            if progress is not None:
+                progress(record)
+        table = training.final(table)
         positions = ranking(table, settings.metric.name, settings.metric.higher_is_better)
-        result = Result(
+        return Result(
             stack=stack,
             table=table,
-            epochs=records,
+            epochs=training.records,
             ensemble=training.ensemble(positions),
             seconds=time.perf_counter() - started,
             train_seconds=training.seconds,
             settings=settings,
         )
-        if directory is not None:
-            directory.finish(result)
     finally:
         training.restore_modes()
-        if directory is not None:
-            directory.close()
-    return result
-
-
-class Training:
-    """A run on its way: the stack, its optimizer, and where in the data it stands."""
-
-    def __init__(self, stack: Stack, data: Data, settings: Settings, rates: float | Tensor) -> None:
-        self.stack, self.data, self.settings = stack, data, settings
-        self.optimizer = settings.optimizer(stack, lr=rates)
-        self.step = train_step(stack, settings.loss, self.optimizer)
-        self.keys = member_keys(settings.seed, stack.members, stack.device)
-        self.epochs = 0
-        self.seconds = 0.0
-        self.modes = [(module, module.training) for module in _with_modes(stack)]
-
-    def epoch(self) -> Row:
-        """Trains one epoch and gives its record: each figure a list over members."""
-        self.train_mode()
-        start = time.perf_counter()
-        train = self.train()
-        synchronize(self.stack.device)
-        self.seconds += time.perf_counter() - start
-        self.epochs += 1
-        validation = self.figures(self.data.validation)
-        names = ("train_loss", "validation_loss", f"validation_{self.settings.metric.name}")
-        figures = torch.stack([train, validation.loss, validation.metric]).tolist()
-        return {"epoch": self.epochs, **dict(zip(names, figures, strict=True))}
-
-    def train(self) -> Tensor:
-        """One epoch's steps; the mean over samples of the batches' losses, float64 [members]."""
-        part = self.data.train
-        rows = order(self.keys, self.epochs, len(part))
-        total = torch.zeros(len(self.stack), dtype=torch.float64, device=part.x.device)
-        for batch in batches(part, rows, self.settings.batch_size):
-            losses = self.step(each(batch.x), each(batch.y))
-            total += losses.double() * batch.y.shape[1]
-        return total / len(part)
-
-    def figures(self, part: Part) -> Figures:
-        """Every member's loss and metric on a part, in evaluation mode."""
-        self.stack.eval()
-        settings = self.settings
-        return evaluate(
-            self.stack, part, settings.loss, settings.metric, settings.chunk, self.optimizer.steps
-        )
-
-    def final(self, table: list[Row], last: Row) -> list[Row]:
-        """The table with the final figures on all parts; ``last`` is the last epoch's record."""
-        metric = self.settings.metric.name
-        train, test = self.figures(self.data.train), self.figures(self.data.test)
-        columns = {
-            "train_loss": train.loss.tolist(),
-            f"train_{metric}": train.metric.tolist(),
-            "validation_loss": last["validation_loss"],
-            f"validation_{metric}": last[f"validation_{metric}"],
-            "test_loss": test.loss.tolist(),
-            f"test_{metric}": test.metric.tolist(),
-        }
-        return [
-            {**row, **{name: values[position] for name, values in columns.items()}}
-            for position, row in enumerate(table)
-        ]
-
-    def ensemble(self, positions: list[int]) -> float | None:
-        """The test metric of the members at ``positions`` together."""
-        self.stack.eval()
-        settings = self.settings
-        return ensemble_figure(
-            self.stack,
-            self.data,
-            settings.metric,
-            positions,
-            settings.chunk,
-            self.optimizer.steps,
-        )
-
-    def train_mode(self) -> None:
-        """Training mode: the one each module came in, or all of it if it came in evaluation."""
-        if any(training for _, training in self.modes):
-            self.restore_modes()
-        else:
-            self.stack.train()
-
-    def restore_modes(self) -> None:
-        """Every module's mode as it was."""
-        for module, training in self.modes:
-            module.training = training
 
 
 def _first_columns(training: Training, rates: Tensor) -> list[Row]:
@@ -215,12 +256,6 @@ def _first_columns(training: Training, rates: Tensor) -> list[Row]:
     ]
 
 
-def _with_modes(stack: Stack) -> list[nn.Module]:
-    """Every module whose mode counts: the stack, and what its groups' members have in common."""
-    shared = [module for group in stack._groups for _, module in group.reading.modules]
-    return [*stack.modules(), *shared]
-
-
 def groups_of(stack: Stack) -> list[int]:
     """Each member's group."""
     groups = [0] * len(stack)
@@ -234,9 +269,3 @@ def first_of_groups(stack: Stack) -> list[int]:
     """The position of the first member of each group."""
     groups = groups_of(stack)
     return [groups.index(group) for group in dict.fromkeys(groups)]
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what was asked of it, so that a clock tells the truth."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -115,6 +115,20 @@ class Optimizer:
             raise
         self._version += 1
 
+    def freeze(self, members: Iterable[int]) -> None:
+        """Let the members at these positions in the stack stay as they are from now on.
+
+        Raises:
+            TypeError, ValueError: ``members`` is no list of positions of the stack.
+        """
+        chosen = torch.tensor(self._positions(members), dtype=torch.int64)
+        for group in self._groups:
+            for entry in group.entries:
+                rows = torch.isin(entry.rows.members, chosen).nonzero()[:, 0]
+                held = rows if entry.frozen is None else torch.cat([entry.frozen.cpu(), rows])
+                if len(held):
+                    entry.frozen = held.unique().to(entry.parameter.device)
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or with ``set_to_none=False`` fill them with zeros."""
         for group in self._groups:

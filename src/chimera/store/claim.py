@@ -2,12 +2,15 @@
 
 import os
 import secrets
+from collections.abc import Container
 from pathlib import Path
 
 from chimera.store.atomic import is_leftover
 
 
-def claim_empty(path: str | os.PathLike[str], argument: str = "out") -> Path:
+def claim_empty(
+    path: str | os.PathLike[str], argument: str = "out", ignore: Container[str] = ()
+) -> Path:
     """The directory ``path``, made with its parents where it does not exist.
 
     A directory that holds only what an unfinished write of ours left behind counts as empty. That
@@ -16,6 +19,7 @@ def claim_empty(path: str | os.PathLike[str], argument: str = "out") -> Path:
     Args:
         path: the directory.
         argument: the name of the caller's argument, for the message.
+        ignore: names that may be in it, besides.
 
     Raises:
         ValueError: ``path`` is no directory, holds something, or cannot be made or written to.
@@ -26,7 +30,9 @@ def claim_empty(path: str | os.PathLike[str], argument: str = "out") -> Path:
         raise ValueError(f"{said} is a file, expected a new or an empty directory")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        inside = sorted(name for name in os.listdir(directory) if not is_leftover(name))
+        inside = sorted(
+            name for name in os.listdir(directory) if not is_leftover(name) and name not in ignore
+        )
         if inside:
             shown = ", ".join(inside[:3]) + (", ..." if len(inside) > 3 else "")
             raise ValueError(

@@ -53,7 +53,8 @@ class Folders:
 
         Args:
             number: 0 or more.
-            fill: writes plain files into the empty directory that it is given.
+            fill: writes plain files into the empty directory that it is given, where they may
+                stand half-written for a time; they are flushed afterwards.
             needs: about how many bytes that takes, for the message when the disk refuses.
 
         Raises OSError where the disk refuses, with a note of the bytes needed and free; whatever
@@ -66,8 +67,7 @@ class Folders:
                 _remove(beside)
                 beside.mkdir()
                 fill(beside)
-                manifest = self._manifest(beside)
-                write_atomic(beside / MANIFEST, manifest)
+                (beside / MANIFEST).write_text(self._manifest(beside))
                 for name in os.listdir(beside):
                     flush(beside / name)
                 flush(beside)

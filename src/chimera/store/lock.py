@@ -1,9 +1,9 @@
 """One writer a directory: a lock that dies with its process.
 
-The file ``lock`` names the holder's host and process id; that the holder lives, the kernel says
-(flock). A lock whose holder died on this host is taken over. The kernel of another host cannot be
-asked, so a lock from there is honoured until somebody says that it is stale. The file is gone when
-the lock is given back.
+The file ``.chimera-lock`` names the holder's host and process id; whether the holder lives, the
+kernel says (flock). A lock whose holder died on this host is taken over. The kernel of another host
+cannot be asked, so a lock from there is honoured until somebody says that it is stale. The file is
+gone when the lock is given back.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from chimera.store.errors import LockedError
 
-NAME = "lock"
+NAME = ".chimera-lock"
 _MOST = 4096
 
 

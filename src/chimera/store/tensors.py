@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def write_tensors(
     tensors: Mapping[str, Tensor],
     meta: Mapping[str, Any],
     row_groups: Mapping[str, Sequence[str]] | None = None,
+    *,
+    beside: bool = True,
 ) -> None:
     """Write ``tensors`` and ``meta`` to one file, whole or not at all.
 
@@ -40,6 +43,8 @@ def write_tensors(
         tensors: by name, on any device; complex128 and shared memory are stored as they look.
         meta: what JSON can say.
         row_groups: by label, names of tensors that share their leading axis.
+        beside: write beside the path, flush and rename; without, straight to the path, for a
+            directory that itself appears whole.
 
     Raises:
         ValueError: a name, dtype or ``path`` that cannot be written.
@@ -78,9 +83,9 @@ def write_tensors(
     entries = {name: Entry(t.dtype, tuple(t.shape)) for name, t in stored.items()}
     metadata = {"format": "pt", "chimera": text, "seal": _seal(text, entries)}
     needs = sum(t.numel() * t.dtype.itemsize for t in stored.values()) + len(text)
-    with staged(path, needs=needs) as beside:
+    with staged(path, needs=needs) if beside else nullcontext(Path(path)) as place:
         try:
-            save_file(stored, beside, metadata=metadata)
+            save_file(stored, place, metadata=metadata)
         except SafetensorError as error:
             raise OSError(f"{path}: {error}") from error
 

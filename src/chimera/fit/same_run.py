@@ -1,0 +1,106 @@
+"""Whether a run that goes on is the one that was started: its config, key by key."""
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from chimera.paths.structure import own_attributes
+from chimera.stack import Stack
+from chimera.stack.carry import as_text
+
+_MAY_CHANGE = frozenset({"run", "writing"})
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def check_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise ValueError with key, old and new value where two configs differ.
+
+    The run's own id, and how often it is written down, may differ.
+    """
+    kept = [{k: v for k, v in each.items() if k not in _MAY_CHANGE} for each in (old, new)]
+    before, now = (_flat(json.loads(json.dumps(each))) for each in kept)
+    keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+    if keys:
+        told = "; ".join(
+            f"{key} was {_said(before, key)} and is {_said(now, key)}" for key in keys[:3]
+        )
+        more = f" (and {len(keys) - 3} more)" if len(keys) > 3 else ""
+        raise ValueError(
+            f"resume: this is not the run that was started: {told}{more}; "
+            "give what it was started with, or start another in a new directory"
+        )
+
+
+def network_of(stack: Stack) -> list[dict[str, Any]]:
+    """What is said of each group's structure: class, members, and hashes of settings and code."""
+    found = []
+    for group in stack._groups:
+        template = group.template
+        said = [_ADDRESS.sub("", repr(template))]
+        said += [f"{s.path} {s.tensor.dtype} {[*s.tensor.shape]}" for s in group.slots]
+        said += [
+            f"{path} {name} {as_text(value)}"
+            for path, module in group.reading.modules
+            for name, value in sorted(own_attributes(module).items())
+        ]
+        code = [text for module in template.modules() for text in _sources(type(module))]
+        found.append(
+            {
+                "class": type(template).__qualname__,
+                "members": len(group),
+                "structure_sha256": _sha256("\n".join(said)),
+                "code_sha256": _sha256("\n".join(dict.fromkeys(code))),
+            }
+        )
+    return found
+
+
+def code_of(function: Any) -> str | None:
+    """A hash of a function's source; None where none can be read, and for torch's and ours."""
+    if _is_known(function):
+        return None
+    try:
+        return _sha256(inspect.getsource(function))
+    except (OSError, TypeError):
+        return None
+
+
+def _sources(kind: type) -> list[str]:
+    """The source of a class and of its bases, torch's and ours left out."""
+    found = []
+    for base in kind.__mro__:
+        if base is object or _is_known(base):
+            continue
+        try:
+            found.append(inspect.getsource(base))
+        except (OSError, TypeError):
+            found.append(base.__qualname__)
+    return found
+
+
+def _is_known(thing: Any) -> bool:
+    """Whether this comes from a package whose version ``environment.json`` names."""
+    return (getattr(thing, "__module__", None) or "").partition(".")[0] in ("torch", "chimera")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        parts = [
+            _flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()
+        ]
+    elif isinstance(value, list) and value:
+        parts = [_flat(item, f"{prefix}[{place}]") for place, item in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {key: item for part in parts for key, item in part.items()}
+
+
+def _said(flat: dict[str, Any], key: str) -> str:
+    return f"{json.dumps(flat[key]):.80}" if key in flat else "not there"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

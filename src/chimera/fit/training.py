@@ -1,0 +1,265 @@
+"""A run on its way: the stack, its optimizer, and where in the data it stands."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chimera.draws.counter import member_keys
+from chimera.engine import train_step
+from chimera.fit.data import Data, Part
+from chimera.fit.evaluate import Figures, ensemble_figure, evaluate
+from chimera.fit.order import batches, order
+from chimera.fit.quarantine import Quarantine
+from chimera.fit.result import Row
+from chimera.fit.settings import Settings
+from chimera.fit.standing import Standing
+from chimera.optim.groups import member_path
+from chimera.stack import Stack, each
+from chimera.stack.carry import Carried, GroupState, Uncarriable
+
+Poll = Callable[[], None]
+
+
+def go_on() -> None:
+    """Nobody asks the run to stop."""
+
+
+class Training:
+    """A run between its first step and its last.
+
+    Args:
+        stack: the members, on their device.
+        data: on the same device, in their dtype.
+        settings: what the run was told.
+        rates: the learning rate, one or one a member.
+        poll: called after every step and every chunk of an evaluation; raises to stop the run.
+
+    Attributes:
+        epochs: how many are complete.
+        batch: steps taken in the epoch that is on its way.
+        seconds: spent in training steps.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        data: Data,
+        settings: Settings,
+        rates: float | Tensor,
+        poll: Poll = go_on,
+    ) -> None:
+        self.stack, self.data, self.settings, self._poll = stack, data, settings, poll
+        self.optimizer = settings.optimizer(stack, lr=rates)
+        self.quarantine = Quarantine(stack, self.optimizer)
+        self.step = train_step(
+            stack,
+            settings.loss,
+            self.optimizer,
+            before_update=lambda losses: self.quarantine.look(losses, self.epochs + 1),
+        )
+        self.keys = member_keys(settings.seed, stack.members, stack.device)
+        self.epochs = self.batch = 0
+        self.seconds = 0.0
+        self.modes = [(module, module.training) for module in _with_modes(stack)]
+        self._carried = Carried(stack)
+        self._before_evaluation: list[GroupState] | None = None
+        self._recorded: list[Tensor] = []
+        self._losses = self._no_losses()
+
+    def _no_losses(self) -> Tensor:
+        device = self.data.train.x.device
+        return torch.zeros(len(self.stack), dtype=torch.float64, device=device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has."""
+        return -(-len(self.data.train) // self.settings.batch_size)
+
+    @property
+    def records(self) -> list[Row]:
+        """One record for each complete epoch."""
+        return [self._record(epoch) for epoch in range(1, self.epochs + 1)]
+
+    def _record(self, epoch: int) -> Row:
+        """What an epoch recorded: each figure a list over members."""
+        metric = self.settings.metric.name
+        names = ("train_loss", "validation_loss", f"validation_{metric}")
+        figures = self._recorded[epoch - 1].tolist()
+        return {"epoch": epoch, **dict(zip(names, figures, strict=True))}
+
+    def epoch(self) -> Row:
+        """Trains one epoch, or the rest of one, and gives its record."""
+        self.train_mode()
+        start = time.perf_counter()
+        try:
+            train = self.train()
+            synchronize(self.stack.device)
+        finally:
+            self.seconds += time.perf_counter() - start
+        self._before_evaluation = self._not_trained()
+        validation = self.figures(self.data.validation)
+        self._before_evaluation = None
+        figures = torch.stack([train, validation.loss, validation.metric])
+        self._recorded.append(self.quarantine.masked(figures).cpu())
+        self.epochs, self.batch, self._losses = self.epochs + 1, 0, self._no_losses()
+        return self._record(self.epochs)
+
+    def train(self) -> Tensor:
+        """One epoch's steps; the mean over samples of the batches' losses, float64 [members]."""
+        part = self.data.train
+        rows = order(self.keys, self.epochs, len(part))
+        done = self.batch * self.settings.batch_size
+        for batch in batches(part, rows[:, done:], self.settings.batch_size):
+            losses = self.step(each(batch.x), each(batch.y))
+            self._losses += losses.double() * batch.y.shape[1]
+            self.batch += 1
+            self._poll()
+        return self._losses / len(part)
+
+    def figures(self, part: Part) -> Figures:
+        """Every member's loss and metric on a part, in evaluation mode."""
+        self.stack.eval()
+        settings = self.settings
+        return evaluate(
+            self.stack,
+            part,
+            settings.loss,
+            settings.metric,
+            settings.chunk,
+            self.optimizer.steps,
+            self._poll,
+        )
+
+    def final(self, table: list[Row]) -> list[Row]:
+        """The table with the final figures on all parts."""
+        metric = self.settings.metric.name
+        self._before_evaluation = self._not_trained()
+        train, test = self.figures(self.data.train), self.figures(self.data.test)
+        _, validation_loss, validation_metric = self._recorded[-1].tolist()
+        masked = self.quarantine.masked
+        columns: dict[str, list[Any]] = {
+            "train_loss": masked(train.loss).tolist(),
+            f"train_{metric}": masked(train.metric).tolist(),
+            "validation_loss": validation_loss,
+            f"validation_{metric}": validation_metric,
+            "test_loss": masked(test.loss).tolist(),
+            f"test_{metric}": masked(test.metric).tolist(),
+            "died": self.quarantine.said(range(len(self.stack))),
+        }
+        return [
+            {**row, **{name: values[position] for name, values in columns.items()}}
+            for position, row in enumerate(table)
+        ]
+
+    def ensemble(self, positions: list[int]) -> float | None:
+        """The test metric of the members at ``positions`` together."""
+        self.stack.eval()
+        settings = self.settings
+        return ensemble_figure(
+            self.stack,
+            self.data,
+            settings.metric,
+            positions,
+            settings.chunk,
+            self.optimizer.steps,
+            self._poll,
+        )
+
+    def standing(self, config: dict[str, Any], seconds: float) -> Standing:
+        """Where the run stands, a copy.
+
+        In an evaluation, where it stood before that: what an evaluation changes counts when it is
+        complete.
+
+        Raises:
+            Uncarriable: the members hold what cannot be written down.
+        """
+        stack, groups = self.stack, self._carried.take()
+        for group, before in zip(groups, self._before_evaluation or (), strict=False):
+            before.tensors = group.tensors | before.tensors
+        none = torch.empty(len(stack), 0, 3, dtype=torch.float64)
+        figures = torch.stack(self._recorded).permute(2, 0, 1) if self._recorded else none
+        optimizer: list[dict[tuple[str, str], Tensor]] = [{} for _ in groups]
+        for parameter, tensors in self.optimizer.state_dict()["state"].items():
+            mine = optimizer[int(parameter.split(".")[1])]
+            for name, tensor in tensors.items():
+                mine[name, member_path(parameter)] = tensor.detach().to("cpu", copy=True)
+        return Standing(
+            config=config,
+            step=self.optimizer.steps,
+            epoch=self.epochs,
+            batch=self.batch,
+            seconds=seconds,
+            train_seconds=self.seconds,
+            calls=(stack.calls, stack._evaluations),
+            groups=self._before_evaluation or groups,
+            optimizer=optimizer,
+            members=list(stack.members),
+            losses=self._losses.to("cpu", copy=True),
+            figures=figures.contiguous(),
+            deaths=list(self.quarantine.deaths.values()),
+        )
+
+    def restore(self, standing: Standing) -> None:
+        """Go on from where a run stood; this one has taken no step.
+
+        Raises:
+            ValueError: it does not fit these members and this optimizer.
+        """
+        stack = self.stack
+        self._carried.put(standing.groups)
+        state = self.optimizer.state_dict() | {"steps": standing.step, "state": {}}
+        for g, kept in enumerate(standing.optimizer):
+            for (name, path), tensor in kept.items():
+                state["state"].setdefault(f"groups.{g}.{path}", {})[name] = tensor
+        self.optimizer.load_state_dict(state)
+        positions = {member: position for position, member in enumerate(stack.members)}
+        self.quarantine.isolate({positions[d.member]: d for d in standing.deaths})
+        stack.calls, stack._evaluations = standing.calls
+        self.epochs, self.batch = standing.epoch, standing.batch
+        self.seconds = standing.train_seconds
+        self._losses = standing.losses.to(self._losses.device)
+        figures = standing.figures.permute(1, 2, 0).contiguous()
+        if len(figures) != standing.epoch or standing.batch > self.steps_per_epoch:
+            raise ValueError("its figures are not those of the epochs that it counts")
+        self._recorded = list(figures)
+
+    def _not_trained(self) -> list[GroupState] | None:
+        """What an evaluation may change: all that the members carry but the parameters.
+
+        Those, too, where calls were seen to change them.
+        """
+        if self._poll is go_on:
+            return None
+        writes = any(plan.writes for group in self.stack._groups for plan in group.plans.values())
+        try:
+            return self._carried.take(parameters=writes)
+        except Uncarriable:  # said when a checkpoint is due
+            return None
+
+    def train_mode(self) -> None:
+        """Training mode: the one each module came in, or all of it if it came in evaluation."""
+        if any(training for _, training in self.modes):
+            self.restore_modes()
+        else:
+            self.stack.train()
+
+    def restore_modes(self) -> None:
+        """Every module's mode as it was."""
+        for module, training in self.modes:
+            module.training = training
+
+
+def _with_modes(stack: Stack) -> list[nn.Module]:
+    """Every module whose mode counts: the stack, and what its groups' members have in common."""
+    shared = [module for group in stack._groups for _, module in group.reading.modules]
+    return [*stack.modules(), *shared]
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done what was asked of it, so that a clock tells the truth."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
