@@ -188,20 +188,28 @@ class Group:
                 modules[index].__dict__[name] = _transferred(values[place], mine, modules)
         return module
 
+    def _is_own(self, slot: Slot) -> bool:
+        """Whether a member's tensor stands only in attributes that each member has of its own."""
+        return all(
+            place.kind == "attribute" and (place.module, place.name) in self.own
+            for place in slot.places
+        )
+
     def write(self, place: int, module: nn.Module) -> None:
         """Copy a module's tensors and differing attributes into the ``place``-th member.
 
         Its structure is that of the group; the caller has made sure.
         """
         reading = read(module)
+        common = [slot for slot in reading.slots if not self._is_own(slot)]
         with torch.no_grad():
-            for slot, stacked in zip(reading.slots, self.tensors(), strict=True):
+            for slot, stacked in zip(common, self.tensors(), strict=True):
                 stacked[place].copy_(slot.tensor)
         for index, (slot, stacked) in enumerate(zip(self.slots, self.tensors(), strict=True)):
             if not _is_trained(slot):
                 continue
             rows = self._frozen.get(slot.path) or [not stacked.requires_grad] * len(self)
-            rows[place] = not reading.slots[index].tensor.requires_grad
+            rows[place] = not common[index].tensor.requires_grad
             stacked.requires_grad_(not all(rows))
             self._frozen.pop(slot.path, None)
             if any(rows) and not all(rows):
