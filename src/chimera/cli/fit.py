@@ -1,27 +1,57 @@
 """``chimera fit``: many instances of one network trained at once."""
 
+import os
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from chimera.cli.mistake import Mistake
 from chimera.cli.options import whole
+
+_DEFAULTS: dict[str, Any] = {
+    "settings": [],
+    "members": 64,
+    "epochs": 30,
+    "batch_size": 32,
+    "lr": "1e-4:1e-1",
+    "seed": 0,
+}
+
+
+def _shown(name: str) -> Any:
+    """What ``--help`` says of the default of an option that is None until it is given."""
+    return lambda _: str(_DEFAULTS[name])
 
 
 def fit(
-    data: str,
+    data: str | None = None,
     /,
     *,
-    module: Annotated[str, Parameter(metavar="mlp|FILE.py:CLASS")],
+    module: Annotated[str | None, Parameter(metavar="mlp|FILE.py:CLASS")] = None,
     settings: Annotated[
         list[str] | None, Parameter(name="--set", negative="", metavar="KEY=VALUE")
     ] = None,
-    members: Annotated[int, Parameter(converter=whole(1))] = 64,
-    epochs: Annotated[int, Parameter(converter=whole(1))] = 30,
-    batch_size: Annotated[int, Parameter(converter=whole(1))] = 32,
-    lr: Annotated[str, Parameter(metavar="LOW:HIGH|NUMBER")] = "1e-4:1e-1",
-    seed: Annotated[int, Parameter(converter=whole(0))] = 0,
+    members: Annotated[
+        int | None, Parameter(converter=whole(1), show_default=_shown("members"))
+    ] = None,
+    epochs: Annotated[
+        int | None, Parameter(converter=whole(1), show_default=_shown("epochs"))
+    ] = None,
+    batch_size: Annotated[
+        int | None, Parameter(converter=whole(1), show_default=_shown("batch_size"))
+    ] = None,
+    lr: Annotated[
+        str | None, Parameter(metavar="LOW:HIGH|NUMBER", show_default=_shown("lr"))
+    ] = None,
+    seed: Annotated[int | None, Parameter(converter=whole(0), show_default=_shown("seed"))] = None,
     device: str | None = None,
     out: Annotated[str | None, Parameter(metavar="DIR")] = None,
+    resume: Annotated[str | None, Parameter(metavar="DIR")] = None,
+    checkpoint_every: Annotated[
+        int | None, Parameter(converter=whole(1), metavar="EPOCHS")
+    ] = None,
+    keep: Annotated[int | None, Parameter(converter=whole(1), show_default=lambda _: "2")] = None,
+    force_unlock: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     compare_loop: Annotated[int | None, Parameter(converter=whole(1))] = None,
 ) -> int:
     """Train many instances of one network at once.
@@ -53,24 +83,45 @@ def fit(
         Where to train, such as cpu or cuda.
     out
         A new or empty directory for the run: config.json, environment.json, metrics.jsonl,
-        members.csv, members.safetensors.
+        members.csv, members.safetensors, checkpoints. Ctrl-C then ends with a checkpoint.
+    resume
+        Go on with the run in this directory, from its newest checkpoint to the same bits as if it
+        had never stopped. Everything else is what the run was started with.
+    checkpoint_every
+        Write a checkpoint every so many epochs; unless given, at the end of an epoch when 10 s
+        have passed. There is always one at the end.
+    keep
+        How many of the newest checkpoints stay, beside the best.
+    force_unlock
+        Take over a directory that a process of another host has locked, if that is gone.
     compare_loop
         Also train this many of the members one by one with torch.optim, and print both times.
     """
-    from chimera.cli.fit_run import Request, run
+    # Read when torch is loaded: threads that wait for each other sleep. On cores that others use
+    # too, spinning made a run five times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    given = {
+        "data": data,
+        "module": module,
+        "settings": settings,
+        "members": members,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+    }
+    writing = {"checkpoint_every": checkpoint_every, "keep": keep}
+    if resume is not None:
+        from chimera.cli.resume import go_on
 
-    return run(
-        Request(
-            data=data,
-            module=module,
-            settings=settings or [],
-            members=members,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            seed=seed,
-            device=device,
-            out=out,
-            compare_loop=compare_loop,
-        )
-    )
+        if out is not None:
+            raise Mistake("--out and --resume exclude each other: --resume DIR names the directory")
+        return go_on(resume, given, writing, force_unlock, compare_loop)
+    for name, value in (("DATA", data), ("--module", module)):
+        if value is None:
+            raise Mistake(f"parameter {name} requires an argument; see chimera fit --help")
+    from chimera.cli.fit_run import Request, start
+
+    told = {name: _DEFAULTS.get(name) if value is None else value for name, value in given.items()}
+    return start(Request(**told), out, writing, force_unlock, compare_loop)

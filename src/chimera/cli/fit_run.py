@@ -1,8 +1,9 @@
 """What ``chimera fit`` does once its options are read: network, data, training, report."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from chimera.cli.settings import check_settings, read_settings
 from chimera.cli.verdict import verdict
 from chimera.fit import MLP, Data, LogUniform, digits, load_npz
 from chimera.fit import fit as train
-from chimera.fit.compare import compare_loop
+from chimera.fit.compare import compare_loop as compare_loop_of
+from chimera.fit.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of ``chimera fit``, as they were given."""
+    """The options of ``chimera fit`` that decide what a run computes, as they were given."""
 
     data: str
     module: str
@@ -36,16 +38,37 @@ class Request:
     lr: str
     seed: int
     device: str | None
-    out: str | None
-    compare_loop: int | None
 
 
-def run(request: Request) -> int:
-    """Train, print and write what was asked for; the exit code."""
-    if request.compare_loop is not None and request.compare_loop > request.members:
+def start(
+    request: Request,
+    out: str | None,
+    writing: Mapping[str, Any],
+    force_unlock: bool,
+    compare_loop: int | None,
+) -> int:
+    """A new run; the exit code."""
+    with nullcontext() if out is None else RunDirectory(out, False, force_unlock) as directory:
+        return run(request, directory, writing, compare_loop)
+
+
+def run(
+    request: Request,
+    directory: RunDirectory | None,
+    writing: Mapping[str, Any],
+    compare_loop: int | None,
+) -> int:
+    """Train, print and write what was asked for; the exit code.
+
+    Args:
+        request: what to compute.
+        directory: where to write it, new or with a run that goes on.
+        writing: the arguments of ``fit`` that say how often; None where it decides.
+        compare_loop: of how many members training one by one is compared.
+    """
+    if compare_loop is not None and compare_loop > request.members:
         raise Mistake(
-            f"--compare-loop: expected at most the {request.members} members, "
-            f"got {request.compare_loop}"
+            f"--compare-loop: expected at most the {request.members} members, got {compare_loop}"
         )
     lr = _learning_rate(request.lr)
     ready = request.module == "mlp"
@@ -55,9 +78,7 @@ def run(request: Request) -> int:
     arguments = check_settings(network, settings, given, request.module if ready else None)
     data = _data(request.data)
     sizes = {"features": data.features, "outputs": data.outputs} if ready else {}
-    factory: Callable[[], nn.Module] = update_wrapper(
-        partial(network, **arguments, **sizes), network
-    )
+    factory: Callable[[], nn.Module] = update_wrapper(partial(network, **arguments, **sizes), network)
     modules = _instances(request, factory, arguments, data)
 
     console = Console()
@@ -70,17 +91,18 @@ def run(request: Request) -> int:
             batch_size=request.batch_size,
             seed=request.seed,
             device=request.device,
-            out=request.out,
+            out=directory,
             progress=epochs.add,
             config=_config(request, arguments),
+            **{name: value for name, value in writing.items() if value is not None},
         )
     network_on_data = f"{_call(request.module, arguments)} on {data.name}"
     print_result(console, f"{request.members} members of {network_on_data}", result)
-    if request.out is not None:
-        print_line(console, f"Written to {request.out}")
-    if request.compare_loop is not None:
-        with Epochs(None, f"training {request.compare_loop} members one by one"):
-            comparison = compare_loop(modules, result, request.compare_loop)
+    if directory is not None:
+        print_line(console, f"Written to {directory.path}")
+    if compare_loop is not None:
+        with Epochs(None, f"training {compare_loop} members one by one"):
+            comparison = compare_loop_of(modules, result, compare_loop)
         print_comparison(console, comparison)
     return 0
 
@@ -132,8 +154,9 @@ def _config(request: Request, arguments: dict[str, Any]) -> dict[str, Any]:
     return {
         "module": request.module,
         "arguments": {key: _plain(value) for key, value in arguments.items()},
-        "module_sha256": None if file is None else _sha256(file),
+        "module_sha256": None if file is None else sha256(file),
         "lr": request.lr,
+        "command": asdict(request),
     }
 
 
@@ -146,5 +169,6 @@ def _plain(value: Any) -> Any:
     return repr(value)
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """A hash of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()

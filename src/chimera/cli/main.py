@@ -1,7 +1,7 @@
 """The commands and what becomes of their errors.
 
-``main`` returns the exit code: 0 done, 1 a failure, 2 the user's mistake, 130 interrupted. Whatever
-goes wrong is one line on standard error; ``--debug`` shows the traceback. A command's file is
+``main`` returns the exit code: 0 done, 1 a failure, 2 the user's mistake, 3 a directory that is in
+use, 130 interrupted, 143 terminated. Whatever goes wrong is one line on standard error; ``--debug`` shows the traceback. A command's file is
 imported when the command is called, and torch when it runs, not for ``--help``.
 """
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except CycloptsError as error:
         return _tell(error, _usage(error), 2, debug)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  every error has its line
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  each has its line
         return _tell(error, *verdict(error), debug)
     return code if isinstance(code, int) else 0
 

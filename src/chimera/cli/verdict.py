@@ -14,14 +14,18 @@ _INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "
 def verdict(error: BaseException) -> tuple[str, int]:
     """The line that tells ``error`` and the exit code.
 
-    A mistake is 2, and so is a ValueError or TypeError that our own code raised: that is how the
+    A run that a signal stopped is 130 or 143, a directory in use 3. A mistake is 2, and so is a ValueError or TypeError that our own code raised: that is how the
     library speaks of wrong arguments. What the user's code raised, and what the system refused,
     is 1; for the user's code the line names the place.
     """
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", 130
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        code = error.code if hasattr(error, "code") else 130
+        notes = "".join(f"; {one_line(note)}" for note in getattr(error, "__notes__", ()))
+        return (one_line(error) or "interrupted") + notes, code if isinstance(code, int) else 1
     if isinstance(error, Mistake):
         return one_line(error), 2
+    if _is_of_store(error, "LockedError"):
+        return one_line(error), 3
     frames = traceback.extract_tb(error.__traceback__)
     raised_by_us = bool(frames) and _within(Path(frames[-1].filename), _OURS)
     notes = "".join(f"; {one_line(note)}" for note in getattr(error, "__notes__", ()))
@@ -35,7 +39,7 @@ def verdict(error: BaseException) -> tuple[str, int]:
     if theirs:
         frame = theirs[-1]
         return f"{frame.filename}, line {frame.lineno}, in {frame.name}: {told}{notes}", 1
-    if _is_checkpoint_error(error):
+    if _is_of_store(error, "CheckpointError"):
         return text + notes, 1
     return f"{told}{notes}; --debug shows the traceback", 1
 
@@ -48,6 +52,6 @@ def _within(file: Path, folder: Path) -> bool:
     return file.resolve().is_relative_to(folder.resolve())
 
 
-def _is_checkpoint_error(error: BaseException) -> bool:
+def _is_of_store(error: BaseException, name: str) -> bool:
     store = sys.modules.get("chimera.store")
-    return store is not None and isinstance(error, store.CheckpointError)
+    return store is not None and isinstance(error, getattr(store, name))
