@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from chimera.build.inputs import as_inputs
 from chimera.draws.mode import Key, overridden
+from chimera.optim.clip import Clip
 from chimera.optim.optimizer import Optimizer
 from chimera.stack.each import arguments
 from chimera.stack.explain import Explanation
@@ -29,9 +30,11 @@ class TrainStep:
         loss: Loss,
         optimizer: Optimizer,
         before_update: Callable[[Tensor], None] | None = None,
+        clip: Any = None,
     ) -> None:
         self.stack, self.loss, self.optimizer = stack, loss, optimizer
         self._before_update = before_update
+        self._clip = None if clip is None else Clip(stack, clip)
         self._stacked_loss = stacked_loss(loss)
 
     def __call__(self, inputs: Any, *targets: Any) -> Tensor:
@@ -57,6 +60,8 @@ class TrainStep:
         losses.sum().backward()
         if self._before_update is not None:
             self._before_update(losses.detach())
+        if self._clip is not None:
+            self._clip()
         self.optimizer.step()
         return losses.detach()
 
@@ -91,6 +96,7 @@ def train_step(
     optimizer: Optimizer,
     *,
     before_update: Callable[[Tensor], None] | None = None,
+    clip: float | Sequence[float] | Tensor | None = None,
 ) -> TrainStep:
     """A callable that trains every member of a Stack by one step.
 
@@ -100,13 +106,17 @@ def train_step(
         optimizer: a ``ch.optim`` optimizer over the stack's parameters.
         before_update: called with the losses ``[members]`` once every parameter has its gradient,
             before the optimizer moves them.
+        clip: the largest L2 norm that all gradients of a member together may have, a number or
+            one per member; larger ones are scaled down, as ``torch.nn.utils.clip_grad_norm_``
+            does for a module alone. After ``before_update``; None clips nothing.
 
     Returns:
         ``step(inputs, *targets)``, which gives the members' losses ``[members]``.
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: the optimizer holds none of the stack's parameters.
+        ValueError: the optimizer holds none of the stack's parameters; ``clip`` is below 0, or
+            not one per member.
     """
     if not isinstance(stack, Stack):
         raise TypeError(
@@ -123,4 +133,4 @@ def train_step(
     mine = {id(parameter) for parameter in stack.parameters()}
     if mine.isdisjoint(id(parameter) for parameter in optimizer.parameters()):
         raise ValueError("optimizer holds none of the stack's parameters; make it from this stack")
-    return TrainStep(stack, loss, optimizer, before_update)
+    return TrainStep(stack, loss, optimizer, before_update, clip)

@@ -4,7 +4,8 @@ A step takes the fastest of three ways that the settings allow, always the same 
 settings: torch's fused kernel on the stacked parameters, where all settings are one number for all
 members; the same kernel on zeros, which gives every member's direction, then scaled by each
 member's learning rate, where only ``lr`` and ``weight_decay`` differ; plain tensor arithmetic,
-where ``betas`` or ``eps`` differ too, and for complex parameters.
+where ``betas`` or ``eps`` differ too, where members have taken different numbers of steps, and for
+complex parameters.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from torch.optim.adam import adam
 from chimera.optim.groups import Entry, Stacked
 from chimera.optim.optimizer import Optimizer, as_real, gradient, has_fused, wide
 from chimera.optim.settings import Range, Setting
-from chimera.optim.state import COUNT, LIKE
+from chimera.optim.state import COUNT, LIKE, empty_state
 
 
 class Adam(Optimizer):
@@ -68,19 +69,15 @@ class Adam(Optimizer):
     def _update(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
         for entry in entries:
             if not entry.state:
-                entry.state = {
-                    "step": torch.zeros((), dtype=torch.float32, device=entry.parameter.device),
-                    "exp_avg": torch.zeros_like(entry.parameter),
-                    "exp_avg_sq": torch.zeros_like(entry.parameter),
-                }
+                entry.state = empty_state(entry, self.tensors)
         one_kernel = not any(settings[name].per_member for name in ("beta1", "beta2", "eps"))
-        fused = [entry for entry in entries if one_kernel and has_fused(entry.parameter)]
+        fused = [entry for entry in entries if one_kernel and _is_fusible(entry)]
         if fused and not (settings["lr"].per_member or settings["weight_decay"].per_member):
             self._whole(fused, settings)
         elif fused:
             self._scaled(fused, settings)
         for entry in entries:
-            if not (one_kernel and has_fused(entry.parameter)):
+            if not (one_kernel and _is_fusible(entry)):
                 self._by_rows(entry, settings)
 
     def _whole(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
@@ -137,6 +134,7 @@ class Adam(Optimizer):
             else:
                 g = torch.addcmul(g, p, row("weight_decay"))
         step = entry.state["step"].add_(1)
+        step = step.view(entry.rows.shape) if step.dim() else step
         work = _scratch(entry, p)
         mean.lerp_(g, row("1-beta1"))
         square.lerp_(torch.mul(g, g, out=work), row("1-beta2"))
@@ -155,6 +153,11 @@ class Adam(Optimizer):
         name = key.removeprefix("1-").removeprefix("exact ")
         values = super()._factor(name, settings)
         return 1 - values if key.startswith("1-") else values
+
+
+def _is_fusible(entry: Entry) -> bool:
+    """Whether torch's kernel takes it: it knows one count of steps a parameter."""
+    return has_fused(entry.parameter) and entry.state["step"].dim() == 0
 
 
 def _kernel(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from chimera.optim.groups import Entry, ParameterGroup, Stacked, entries_of, partitioned
+from chimera.optim.member import Layout, checked_member_state, state_of_member, write
 from chimera.optim.settings import Range, Setting
 from chimera.optim.state import checked_state
 
@@ -224,6 +225,48 @@ class Optimizer:
                 entry.state, entry.scratch = mine, None
         self.steps = state["steps"]
         self._version += 1
+
+    def member_state(self, member: int) -> dict[str, Any]:
+        """A member's state as its module alone has it: a ``state_dict`` of ``torch.optim``.
+
+        ``torch.optim.AdamW(module.parameters())`` that loads it goes on as the member would. Its
+        tensors are copies.
+
+        Args:
+            member: a position in the stack, as in ``stack[3]``.
+
+        Raises:
+            ValueError: there is no such member.
+        """
+        (position,) = self._positions([member])
+        return state_of_member(self._layout(), position)
+
+    def load_member_state(self, member: int, state: dict[str, Any]) -> None:
+        """Take over a ``state_dict`` of ``torch.optim`` as a member's, settings included.
+
+        The member goes on as that optimizer would. ``steps``, on which draws depend, is counted
+        for the whole stack, and stays.
+
+        Raises:
+            ValueError: there is no such member, or the state is of another optimizer or of other
+                parameters; the difference is named. Nothing is changed then.
+        """
+        (position,) = self._positions([member])
+        settings, changes = checked_member_state(self._layout(), position, state)
+        before = [(setting, setting.value) for g in self._groups for setting in g.settings.values()]
+        try:
+            for number, new in enumerate(settings):
+                self.set(members=[position], group=number, **new)
+        except (TypeError, ValueError):
+            for setting, value in before:
+                setting.value = value
+            raise
+        for change in changes:
+            write(change, self.tensors)
+
+    def _layout(self) -> Layout:
+        kind = next(c.__name__ for c in type(self).__mro__ if hasattr(torch.optim, c.__name__))
+        return Layout(kind, self._groups, self.pairs, self.options, self.tensors)
 
     def _parsed_plain(self, given: dict[str, Any]) -> dict[str, Setting]:
         return {name: self._setting(name, given[name]) for name in self.ranges}

@@ -10,7 +10,7 @@ from torch.optim.sgd import sgd
 from chimera.optim.groups import Entry, ParameterGroup, Stacked
 from chimera.optim.optimizer import Optimizer, as_real, gradient, has_fused
 from chimera.optim.settings import Range, Setting
-from chimera.optim.state import LIKE, ROWS
+from chimera.optim.state import LIKE, ROWS, empty_state
 
 
 class SGD(Optimizer):
@@ -91,10 +91,7 @@ class SGD(Optimizer):
         if settings["momentum"].zero:
             return None
         if not entry.state:
-            entry.state = {
-                "momentum_buffer": torch.zeros_like(entry.parameter),
-                "started": torch.zeros(len(entry.parameter), dtype=torch.bool),
-            }
+            entry.state = empty_state(entry, self.tensors)
         return entry.state["started"]
 
     def _fused(self, entries: list[Entry], settings: dict[str, Setting], *, first: bool) -> None:

@@ -1,5 +1,6 @@
 """The state of an optimizer, checked before any of it is taken over."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,7 +8,20 @@ from torch import Tensor
 
 from chimera.optim.groups import Entry, ParameterGroup
 
-LIKE, COUNT, ROWS = "as the parameter", "one number", "one truth value a row"
+LIKE, COUNT, ROWS = "as the parameter", "one number, or one a row", "one truth value a row"
+
+
+def empty_state(entry: Entry, tensors: Mapping[str, str]) -> dict[str, Tensor]:
+    """The state of a parameter before its first step, zeros."""
+    parameter = entry.parameter
+    return {
+        name: {
+            LIKE: lambda: torch.zeros_like(parameter, requires_grad=False),
+            COUNT: lambda: torch.zeros((), dtype=torch.float32, device=parameter.device),
+            ROWS: lambda: torch.zeros(len(parameter), dtype=torch.bool),
+        }[what]()
+        for name, what in tensors.items()
+    }
 
 
 def checked_state(
@@ -62,15 +76,13 @@ def _of_entry(
     if not given:
         return {}
     _same_keys(f"{kind}: the state of {entry.name}", set(tensors), set(given))
-    parameter, found = entry.parameter, {}
-    for name, what in tensors.items():
-        like = {
-            LIKE: parameter.detach(),
-            COUNT: torch.zeros((), device=parameter.device),
-            ROWS: torch.zeros(len(parameter), dtype=torch.bool),
-        }[what]
+    found = {}
+    for name, like in empty_state(entry, tensors).items():
         tensor = given[name]
-        if not isinstance(tensor, Tensor) or tensor.shape != like.shape:
+        shapes = [like.shape]
+        if tensors[name] == COUNT:
+            shapes.append(entry.parameter.shape[:1])
+        if not isinstance(tensor, Tensor) or tensor.shape not in shapes:
             came = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ValueError(
                 f"{kind}: {name} of {entry.name} is {came}, not a tensor of {tuple(like.shape)}."

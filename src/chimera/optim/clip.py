@@ -1,0 +1,67 @@
+"""Clipping every member's gradients by their norm, as ``clip_grad_norm_`` does for one module.
+
+torch's own, on the stacked parameters, would couple the members: one norm for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chimera.optim.groups import Stacked, StackedParameter
+from chimera.optim.settings import Range, Setting
+
+_SMALL = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+
+
+class Clip:
+    """Scales the gradients of members whose norm is too large.
+
+    Args:
+        stack: the members.
+        limit: the largest L2 norm of all of a member's gradients together: a number, or one per
+            member, a list or tensor ``[N]`` on any device.
+
+    Raises:
+        TypeError: neither a number nor numbers.
+        ValueError: a wrong number of values, or one below 0; the member is named.
+    """
+
+    def __init__(self, stack: Stacked, limit: Any) -> None:
+        self._limit = Setting("clip", limit, len(stack), Range())
+        self._groups: dict[tuple[int, ...], list[StackedParameter]] = {}
+        for entry in stack.layout():
+            self._groups.setdefault(tuple(entry.members.tolist()), []).append(entry)
+
+    @property
+    def plain(self) -> float | list[float]:
+        """The limit as a number, or a list of one per member."""
+        return self._limit.plain()
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Scale the gradients, in place.
+
+        Raises:
+            TypeError: a gradient is sparse.
+        """
+        limits = self._limit.values()
+        for members, entries in self._groups.items():
+            gradients = [e.parameter.grad for e in entries if e.parameter.grad is not None]
+            if any(gradient.is_sparse for gradient in gradients):
+                raise TypeError("clip: a gradient is sparse; make its layer with sparse=False")
+            if gradients:
+                _scale(gradients, limits[list(members)])
+
+
+def _scale(gradients: list[Tensor], limit: Tensor) -> None:
+    """Clip the gradients ``[members of the group, ...]`` of one group."""
+    first = gradients[0].device
+    rows = [gradient.reshape(len(gradient), -1) for gradient in gradients]
+    norms = [torch.linalg.vector_norm(row, dim=1).to(first) for row in rows]
+    total = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    factor = (limit.to(total) / (total + _SMALL)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.to(gradient.device).view(-1, *[1] * (gradient.dim() - 1)))
