@@ -1,0 +1,113 @@
+"""Masks that are inverted, or that come after the softmax."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from chimera.check.context import Context
+from chimera.check.rule import Place, Rule
+from chimera.check.tape import Op, Value, through
+
+_BETWEEN = frozenset(("view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "dropout"))
+
+
+def find(context: Context) -> Iterable[Place]:
+    experiment = context.experiment
+    if experiment is None or experiment.evaluation is None:
+        return
+    for op in experiment.evaluation.ops:
+        if op.name in ("masked_fill", "masked_fill_"):
+            filled = op.argument("value", 2)
+            if not (isinstance(filled, (int, float)) and filled <= -1e3):
+                continue
+            *_, value = through(op.inputs[0], _BETWEEN)
+            if value.maker is not None and value.maker.name == "softmax":
+                yield _place(
+                    op,
+                    f"{op.name} with {filled:g} behind a softmax: what is left out is to be 0 "
+                    "there, or minus infinity before",
+                    "Mask the scores before the softmax.",
+                )
+            if _triangle(op.argument("mask", 1)) == "lower":
+                yield _place(
+                    op,
+                    "the mask leaves out the past and the position itself, and keeps the future",
+                    "Invert the mask: masked_fill(~mask, ...), or use torch.triu(..., diagonal=1).",
+                )
+        elif op.name == "scaled_dot_product_attention":
+            if _triangle(op.argument("attn_mask", 3)) == "upper":
+                yield _place(
+                    op,
+                    "the mask keeps the future alone: here True means that an entry takes part",
+                    "Invert the mask, or write is_causal=True.",
+                )
+        elif op.name == "multi_head_attention_forward" and (
+            _triangle(op.kwargs.get("attn_mask")) == "lower"
+        ):
+            yield _place(
+                op,
+                "the mask leaves out the past and the position itself: here True means that "
+                "an entry is left out",
+                "Invert the mask, or use nn.Transformer.generate_square_subsequent_mask.",
+            )
+
+
+def _place(op: Op, said: str, mend: str) -> Place:
+    return Place(op.path, said, op.file, op.line, mend=mend)
+
+
+def _triangle(mask: object) -> str | None:
+    """``"lower"`` where True stands on and below the diagonal alone, ``"upper"`` above it."""
+    small: Tensor | None = mask.small if isinstance(mask, Value) else None
+    if small is None or small.dim() < 2 or small.shape[-1] != small.shape[-2]:
+        return None
+    if small.shape[-1] < 2:
+        return None
+    whole = torch.ones_like(small)
+    if bool((small == whole.tril()).all()):
+        return "lower"
+    return "upper" if bool((small == whole.triu(1)).all()) else None
+
+
+RULE = Rule(
+    name="mistaken-mask",
+    severity="error",
+    what="A causal mask that is inverted, and a mask that fills minus infinity in behind the "
+    "softmax. Needs the specification.",
+    why="Attention sees the future and not the past; or the output is infinite. The two "
+    "conventions differ: in scaled_dot_product_attention True takes part, in nn.MultiheadAttention "
+    "and masked_fill it is left out.",
+    mend="Invert the mask.",
+    before="""\
+import chimera as ch
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        scores = x @ x.mT
+        mask = torch.ones(scores.shape[-2:]).tril().bool()
+        return scores.masked_fill(mask, -1e9).softmax(-1) @ x
+
+
+spec = ch.spec(2, 5, 4)
+""",
+    after="""\
+import chimera as ch
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        scores = x @ x.mT
+        mask = torch.ones(scores.shape[-2:]).tril().bool()
+        return scores.masked_fill(~mask, -1e9).softmax(-1) @ x
+
+
+spec = ch.spec(2, 5, 4)
+""",
+    find=find,
+)
