@@ -1,7 +1,7 @@
 """``chimera fit``: many instances of one network trained at once."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -47,9 +47,7 @@ def fit(
     device: str | None = None,
     out: Annotated[str | None, Parameter(metavar="DIR")] = None,
     resume: Annotated[str | None, Parameter(metavar="DIR")] = None,
-    checkpoint_every: Annotated[
-        int | None, Parameter(converter=whole(1), metavar="EPOCHS")
-    ] = None,
+    checkpoint_every: Annotated[int | None, Parameter(converter=whole(1), metavar="EPOCHS")] = None,
     keep: Annotated[int | None, Parameter(converter=whole(1), show_default=lambda _: "2")] = None,
     force_unlock: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     compare_loop: Annotated[int | None, Parameter(converter=whole(1))] = None,
@@ -100,7 +98,7 @@ def fit(
     # Read when torch is loaded: threads that wait for each other sleep. On cores that others use
     # too, spinning made a run five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    given = {
+    given: dict[str, Any] = {
         "data": data,
         "module": module,
         "settings": settings,
@@ -123,5 +121,6 @@ def fit(
             raise Mistake(f"parameter {name} requires an argument; see chimera fit --help")
     from chimera.cli.fit_run import Request, start
 
+    told: dict[str, Any]
     told = {name: _DEFAULTS.get(name) if value is None else value for name, value in given.items()}
     return start(Request(**told), out, writing, force_unlock, compare_loop)

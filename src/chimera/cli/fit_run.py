@@ -78,7 +78,9 @@ def run(
     arguments = check_settings(network, settings, given, request.module if ready else None)
     data = _data(request.data)
     sizes = {"features": data.features, "outputs": data.outputs} if ready else {}
-    factory: Callable[[], nn.Module] = update_wrapper(partial(network, **arguments, **sizes), network)
+    factory: Callable[[], nn.Module] = update_wrapper(
+        partial(network, **arguments, **sizes), network
+    )
     modules = _instances(request, factory, arguments, data)
 
     console = Console()

@@ -1,14 +1,17 @@
 """The commands and what becomes of their errors.
 
 ``main`` returns the exit code: 0 done, 1 a failure, 2 the user's mistake, 3 a directory that is in
-use, 130 interrupted, 143 terminated. Whatever goes wrong is one line on standard error; ``--debug`` shows the traceback. A command's file is
-imported when the command is called, and torch when it runs, not for ``--help``.
+use, 130 interrupted, 143 terminated. Whatever goes wrong is one line on standard error; ``--debug``
+shows the traceback. So is every notice of the library. A command's file is imported when the
+command is called, and torch when it runs, not for ``--help``.
 """
 
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
@@ -41,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     try:
-        code = app(tokens, exit_on_error=False, print_error=False, console=Console())
+        with warnings.catch_warnings():
+            warnings.showwarning = _notice
+            code = app(tokens, exit_on_error=False, print_error=False, console=Console())
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the output is gone, as with `| head -1`: nothing is left to say to it.
@@ -49,9 +54,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except CycloptsError as error:
         return _tell(error, _usage(error), 2, debug)
-    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  each has its line
+    except SystemExit as error:
+        if not _is_ours(type(error)):
+            raise
+        return _tell(error, *verdict(error), debug)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  every error has its line
         return _tell(error, *verdict(error), debug)
     return code if isinstance(code, int) else 0
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.startswith("chimera.")
+
+
+def _notice(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A notice of ours as one line; another's as Python writes it."""
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    if _is_ours(category):
+        text = f"chimera: {one_line(message)}\n"
+    (file or sys.stderr).write(text)
 
 
 def _tell(error: BaseException, line: str, code: int, debug: bool) -> int:

@@ -14,14 +14,14 @@ _INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "
 def verdict(error: BaseException) -> tuple[str, int]:
     """The line that tells ``error`` and the exit code.
 
-    A run that a signal stopped is 130 or 143, a directory in use 3. A mistake is 2, and so is a ValueError or TypeError that our own code raised: that is how the
-    library speaks of wrong arguments. What the user's code raised, and what the system refused,
-    is 1; for the user's code the line names the place.
+    A run that a signal stopped is 130 or 143, a directory in use 3. A mistake is 2, and so is a
+    ValueError or TypeError that our own code raised: that is how the library speaks of wrong
+    arguments. What the user's code raised, and what the system refused, is 1; for the user's code
+    the line names the place.
     """
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        code = error.code if hasattr(error, "code") else 130
         notes = "".join(f"; {one_line(note)}" for note in getattr(error, "__notes__", ()))
-        return (one_line(error) or "interrupted") + notes, code if isinstance(code, int) else 1
+        return (one_line(error) or "interrupted") + notes, getattr(error, "code", 130)
     if isinstance(error, Mistake):
         return one_line(error), 2
     if _is_of_store(error, "LockedError"):

@@ -42,7 +42,7 @@ def agreement(
     stack = Stack([module.double() for module in members], seed=settings.seed).train()
     alone = [stack[position] for position in range(len(stack))]
     optimizer = settings.optimizer(stack, lr=rates)
-    step = train_step(stack, settings.loss, optimizer)
+    step = train_step(stack, settings.loss, optimizer, clip=settings.clip)
     taken = list(islice(_batches(stack, data, settings), _STEPS))
     for batch in taken:
         step(each(batch.x), each(batch.y))
@@ -52,12 +52,19 @@ def agreement(
             own.zero_grad()
             with randomness(seed=settings.seed, member=position, step=number):
                 settings.loss(module(batch.x[position]), batch.y[position]).backward()
+            clip_alone(module, settings.clip_of(position))
             own.step()
     errors = [
         difference(stack[position].state_dict(), module.state_dict(), way=len(taken) * float(rate))
         for position, (module, rate) in enumerate(zip(alone, rates, strict=True))
     ]
     return max(errors), len(taken)
+
+
+def clip_alone(module: nn.Module, limit: float | None) -> None:
+    """Clip the gradients of a module as a loop of one's own does."""
+    if limit is not None:
+        nn.utils.clip_grad_norm_(module.parameters(), limit)
 
 
 def _batches(stack: Stack, data: Data, settings: Settings) -> Any:

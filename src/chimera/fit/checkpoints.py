@@ -70,6 +70,12 @@ class Checkpoints:
         self._last = time.monotonic()
         self._possible = True
 
+    @property
+    def standing(self) -> str:
+        """Which checkpoint stands when the disk refuses the next, in words."""
+        steps = self._folders.complete()
+        return f"the checkpoint of step {steps[-1]} stands" if steps else "there is no checkpoint"
+
     def check(self) -> None:
         """Raise what the writing of a checkpoint raised."""
         self._writer.check()

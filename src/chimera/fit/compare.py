@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from chimera.draws.counter import member_keys
-from chimera.fit.agreement import agreement
+from chimera.fit.agreement import agreement, clip_alone
 from chimera.fit.data import Data
 from chimera.fit.evaluate import evaluate
 from chimera.fit.optimizers import name_of, of_member
@@ -150,6 +150,7 @@ def _train_alone(
             optimizer.zero_grad()
             output = module(data.train.x[chosen])
             settings.loss(output, data.train.y[chosen]).backward()
+            clip_alone(module, settings.clip_of(position))
             optimizer.step()
     synchronize(data.device)
     return time.perf_counter() - start

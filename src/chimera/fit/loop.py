@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from chimera.fit.checkpoints import Checkpoints, Schedule, newest
+from chimera.fit.columns import Columns, own_columns
 from chimera.fit.data import Data
 from chimera.fit.losses import Loss
 from chimera.fit.metrics import MetricFunction
@@ -49,6 +50,8 @@ def fit(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
     config: Mapping[str, Any] | None = None,
+    clip: float | Sequence[float] | Tensor | None = None,
+    hyperparameters: Mapping[str, Sequence[Any]] | None = None,
 ) -> Result:
     """Trains many modules at once.
 
@@ -81,6 +84,9 @@ def fit(
         device: where to train; where the modules are unless given.
         progress: called after each epoch with its record, as ``Result.epochs`` has it.
         config: more of what JSON can say, to stand in ``config.json``.
+        clip: the largest L2 norm that all gradients of a member together may have, a number or
+            one a member; larger ones are scaled down.
+        hyperparameters: of the modules, by name, one value a member: more columns of the table.
 
     A member whose loss or gradient turns NaN or infinite stands still from then on; its figures
     are NaN, and its row of the table says when and where under ``died``.
@@ -97,21 +103,23 @@ def fit(
     started = time.perf_counter()
     schedule = Schedule(checkpoint_every, keep)
     with _directory(out, resume, force_unlock) as directory:
-        settings = checked(data, loss, metric, optimizer, epochs, batch_size, seed)
+        settings = checked(data, loss, metric, optimizer, epochs, batch_size, seed, clip)
         stack = prepare(modules, data, settings.seed, device)
         data = data.to(stack.device, float_dtype(stack))
         if loss is None or metric is None:
             for position in first_of_groups(stack):
                 check_output(stack[position], data, f"member {stack.members[position]}")
         rates = per_member("lr", lr, settings.seed, stack.members)
+        more = own_columns(hyperparameters, len(stack))
         one_or_own = lr if isinstance(lr, (int, float)) else rates
         if directory is None:
             training = Training(stack, data, settings, one_or_own)
-            return _finished(training, rates, started, progress)
+            return _finished(training, rates, more, started, progress)
         with Signals() as signals:
-            run = _Written(directory, signals, started)
+            run = _Written(directory, signals, more, started)
             training = Training(stack, data, settings, one_or_own, run.poll)
             told = config_of(settings, stack, training.optimizer, config or {})
+            told["clip"] = _plain(clip)
             told["writing"] = {"checkpoint_every": checkpoint_every, "keep": keep}
             return run.fit(training, schedule, told, rates, progress)
 
@@ -132,8 +140,11 @@ def _directory(
 class _Written:
     """A run that is written down, and that can be stopped and go on."""
 
-    def __init__(self, directory: RunDirectory, signals: Signals, started: float) -> None:
+    def __init__(
+        self, directory: RunDirectory, signals: Signals, more: Columns, started: float
+    ) -> None:
         self._directory, self._signals, self._started = directory, signals, started
+        self._more = more
         self._checkpoints: Checkpoints | None = None
 
     def poll(self) -> None:
@@ -165,12 +176,12 @@ class _Written:
 
         checkpoints = Checkpoints(directory, training, schedule, take)
         if directory.finished:
-            return _finished(training, rates, self._started, progress)
+            return _finished(training, rates, self._more, self._started, progress)
         self._checkpoints = checkpoints
         failure: BaseException | None = None
         try:
             directory.open_metrics(training.records)
-            result = _finished(training, rates, self._started, epoch_done)
+            result = _finished(training, rates, self._more, self._started, epoch_done)
             checkpoints.wait()
             directory.finish(result)
             return result
@@ -179,6 +190,8 @@ class _Written:
             raise failure from None
         except BaseException as error:
             failure = error
+            if isinstance(error, OSError):
+                error.add_note(checkpoints.standing)
             raise
         finally:
             checkpoints.close(failure)
@@ -210,19 +223,24 @@ class _Written:
         path, epochs = self._directory.path, training.settings.epochs
         epoch = min(training.epochs + 1, epochs)
         message = f"stopped at step {training.optimizer.steps}, in epoch {epoch} of {epochs}"
+        how = f"ch.fit(..., out={str(path)!r}, resume=True) goes on"
+        if "command" in (self._directory.config or {}):
+            how = f"chimera fit --resume {path} goes on"
         if step is None:
-            return stopped(asked.number, f"{message}; it cannot go on from there")
-        return stopped(
-            asked.number, f"{message}; ch.fit(..., out={str(path)!r}, resume=True) goes on"
-        )
+            how = "it cannot go on from there"
+        return stopped(asked.number, f"{message}; {how}")
 
 
 def _finished(
-    training: Training, rates: Tensor, started: float, progress: Progress | None
+    training: Training,
+    rates: Tensor,
+    more: Columns,
+    started: float,
+    progress: Progress | None,
 ) -> Result:
     """The result of the run, what is left of it trained."""
     settings, stack = training.settings, training.stack
-    table = _first_columns(training, rates)
+    table = _first_columns(training, rates, more)
     try:
         while training.epochs < settings.epochs:
             record = training.epoch()
@@ -243,17 +261,30 @@ def _finished(
         training.restore_modes()
 
 
-def _first_columns(training: Training, rates: Tensor) -> list[Row]:
+def _first_columns(training: Training, rates: Tensor, more: Columns) -> list[Row]:
     """The table before any figure: member, group and hyper-parameters."""
-    columns = {
+    limits = _plain(training.settings.clip)
+    columns: dict[str, Sequence[Any]] = {
         "member": training.stack.members,
         "group": groups_of(training.stack),
         "lr": rates.tolist(),
         **own_settings(training.optimizer),
+        **({"clip": limits} if isinstance(limits, list) else {}),
     }
+    if not columns.keys().isdisjoint(more):
+        twice = sorted(columns.keys() & more.keys())
+        raise ValueError(f"hyperparameters: the table has a column {twice[0]} of its own")
+    columns |= more
     return [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
+
+
+def _plain(limits: float | Sequence[float] | Tensor | None) -> float | list[float] | None:
+    """Limits as JSON can say them."""
+    if isinstance(limits, (Sequence, Tensor)):
+        return [float(limit) for limit in limits]
+    return limits
 
 
 def groups_of(stack: Stack) -> list[int]:

@@ -97,6 +97,15 @@ class RunDirectory:
             self.close()
             raise
 
+    @property
+    def environment(self) -> Row:
+        """Where the run was started; empty where nothing is known of that."""
+        path = self.path / "environment.json"
+        said = read_json(path, _MOST) if os.path.lexists(path) else {}
+        if not isinstance(said, dict):
+            raise CheckpointError(f"{path}: is no table")
+        return said
+
     def start(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> Row:
         """Writes what is known before training; gives the config with the run's id."""
         self.config = {"run": self.run, **config}
@@ -107,12 +116,9 @@ class RunDirectory:
 
     def go_on(self, environment: Mapping[str, Any]) -> None:
         """Says what differs from where the run was started: its bits may, too."""
-        path = self.path / "environment.json"
-        if not os.path.lexists(path):
+        if not os.path.lexists(self.path / "environment.json"):
             self._write("environment", environment)
-        before = read_json(path, _MOST)
-        if not isinstance(before, dict):
-            raise CheckpointError(f"{path}: is no table")
+        before = self.environment
         differ = [
             f"{key} was {before.get(key)!r} and is {environment[key]!r}"
             for key in ("packages", "processor", "threads", "device")

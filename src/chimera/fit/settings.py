@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from chimera.draws.seeds import as_seed
 from chimera.fit.data import Data
 from chimera.fit.losses import Loss, task_loss
 from chimera.fit.metrics import Custom, Metric, MetricFunction, task_metric
 from chimera.fit.optimizers import OptimizerClass, check_optimizer, for_members
 from chimera.optim import AdamW
+
+Limits = float | Sequence[float] | Tensor | None
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Settings:
         epochs: how many times a member sees every training sample.
         batch_size: how many samples a member sees at a step.
         seed: decides orders, learning rates, initial weights of lazy layers, and draws.
+        clip: the largest norm of a member's gradients, a number or one a member; None for none.
     """
 
     data: Data
@@ -33,6 +38,7 @@ class Settings:
     epochs: int
     batch_size: int
     seed: int
+    clip: Limits = None
 
     @property
     def chunk(self) -> int:
@@ -44,7 +50,15 @@ class Settings:
 
     def of_members(self, positions: Sequence[int], members: int) -> "Settings":
         """The settings of some of the members alone."""
-        return replace(self, optimizer=for_members(self.optimizer, positions, members))
+        clip = self.clip
+        if isinstance(clip, (Sequence, Tensor)):
+            clip = [float(clip[position]) for position in positions]
+        return replace(self, optimizer=for_members(self.optimizer, positions, members), clip=clip)
+
+    def clip_of(self, position: int) -> float | None:
+        """The largest norm of the gradients of the member at a position; None for any."""
+        limits = self.clip
+        return float(limits[position]) if isinstance(limits, (Sequence, Tensor)) else limits
 
 
 def checked(
@@ -55,6 +69,7 @@ def checked(
     epochs: int,
     batch_size: int,
     seed: int,
+    clip: Limits = None,
 ) -> Settings:
     """The settings, defaults filled in.
 
@@ -90,6 +105,7 @@ def checked(
         epochs=epochs,
         batch_size=batch_size,
         seed=as_seed(seed),
+        clip=clip,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from chimera.draws.counter import member_keys
 from chimera.engine import train_step
@@ -59,11 +59,12 @@ class Training:
             settings.loss,
             self.optimizer,
             before_update=lambda losses: self.quarantine.look(losses, self.epochs + 1),
+            clip=settings.clip,
         )
         self.keys = member_keys(settings.seed, stack.members, stack.device)
         self.epochs = self.batch = 0
         self.seconds = 0.0
-        self.modes = [(module, module.training) for module in _with_modes(stack)]
+        self.modes = stack.modes()
         self._carried = Carried(stack)
         self._before_evaluation: list[GroupState] | None = None
         self._recorded: list[Tensor] = []
@@ -242,21 +243,14 @@ class Training:
 
     def train_mode(self) -> None:
         """Training mode: the one each module came in, or all of it if it came in evaluation."""
-        if any(training for _, training in self.modes):
+        if any(self.modes.values()):
             self.restore_modes()
         else:
             self.stack.train()
 
     def restore_modes(self) -> None:
         """Every module's mode as it was."""
-        for module, training in self.modes:
-            module.training = training
-
-
-def _with_modes(stack: Stack) -> list[nn.Module]:
-    """Every module whose mode counts: the stack, and what its groups' members have in common."""
-    shared = [module for group in stack._groups for _, module in group.reading.modules]
-    return [*stack.modules(), *shared]
+        self.stack.set_modes(self.modes)
 
 
 def synchronize(device: torch.device) -> None:
