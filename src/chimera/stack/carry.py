@@ -116,6 +116,7 @@ class Carried:
         for module, name, values in state.own:
             group.own[module, name] = values
             group.reading.modules[module][1].__dict__.setdefault(name, None)
+        group.prepare()
         names = group.names()
         if set(names) != set(state.tensors):
             differ = sorted(set(names) ^ set(state.tensors))
