@@ -1,11 +1,13 @@
 """What a module keeps in plain attributes, looked into as far as references lead."""
 
 import functools
+import sys
 from collections import deque
 from collections.abc import Iterator
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from chimera.paths.structure import own_attributes
@@ -23,6 +25,14 @@ _HELD_AS: dict[type, str] = {
     FunctionType: "a function's closure",
     MethodType: "a bound method",
 }
+
+_LIBRARIES = sys.stdlib_module_names | {"torch", "chimera", "numpy"}
+
+
+CONTAINERS = frozenset(_HELD_AS.values())
+"""The words for what Python itself keeps things in."""
+
+ITSELF = "the attribute itself"
 
 
 def held(module: nn.Module, kind: type[T]) -> Iterator[tuple[str, str, list[T]]]:
@@ -42,7 +52,9 @@ def _words(value: Any) -> str:
     for kind, words in _HELD_AS.items():
         if isinstance(value, kind):
             return words
-    return "the attribute itself"
+    if is_plain_object(value):
+        return f"a {type(value).__name__}"
+    return ITSELF
 
 
 def _search(value: Any, kind: type[T], found: dict[int, T], seen: set[int]) -> None:
@@ -68,7 +80,21 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, FunctionType):
         cells = [content for cell in value.__closure__ or () for content in _content(cell)]
         return [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    if is_plain_object(value):
+        return list(vars(value).values())
     return []
+
+
+def is_plain_object(value: Any) -> bool:
+    """Whether ``value`` is an object of a class that a user wrote, and no module or tensor."""
+    return (
+        hasattr(value, "__dict__")
+        and not isinstance(value, (type, nn.Module, Tensor, ModuleType, torch.optim.Optimizer))
+        and (
+            type(value).__module__.split(".")[0] not in _LIBRARIES
+            or type(value).__module__ in ("__main__", "types")
+        )
+    )
 
 
 def _content(cell: CellType) -> list[Any]:

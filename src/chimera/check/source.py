@@ -22,12 +22,19 @@ class SourceFile:
 
     path: str
     lines: list[str]
+    body: list[ast.stmt] = field(default_factory=list)
     functions: dict[int, Function] = field(default_factory=dict)
     classes: dict[int, tuple[ast.ClassDef, ...]] = field(default_factory=dict)
 
     def line(self, number: int) -> str:
         """The text of a line, counted from 1."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
+
+    def scopes(self) -> Iterator[list[ast.stmt]]:
+        """The statements of the file, and of each of its functions."""
+        yield self.body
+        for function in self.functions.values():
+            yield function.body
 
     def enclosing(self, number: int) -> Iterator[ast.ClassDef]:
         """The classes whose text holds the line."""
@@ -198,7 +205,7 @@ def is_users(kind: type) -> bool:
 
 
 def _indexed(path: str, lines: list[str], tree: ast.Module) -> SourceFile:
-    file = SourceFile(path, lines)
+    file = SourceFile(path, lines, tree.body)
 
     def visit(node: ast.AST, above: tuple[ast.ClassDef, ...]) -> None:
         for child in ast.iter_child_nodes(node):

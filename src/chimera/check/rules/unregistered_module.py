@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from chimera.check.attributes import held
+from chimera.check.attributes import CONTAINERS, ITSELF, held
 from chimera.check.context import Context
 from chimera.check.rule import Place, Rule
 
@@ -51,6 +51,7 @@ def _place(
     kinds += ", ..." if len(lost) > 4 else ""
     inside = [part for child in lost for part in child.modules()]
     tensors = [t for child in lost for t in (*child.parameters(), *child.buffers())]
+    container = words in CONTAINERS or words == ITSELF
     matters = bool(tensors) or any(isinstance(part, _MODES) for part in inside)
     return Place(
         path,
@@ -58,7 +59,8 @@ def _place(
         f"registers, with {_count(len({id(t) for t in tensors}), 'tensor')}",
         file,
         line,
-        severity=None if matters else "info",
+        # An object of the user's own may be kept apart on purpose.
+        severity=(None if container else "warning") if matters else "info",
         mend=f"Use nn.ModuleList, nn.ModuleDict or ch.Sequential for `{name}`.",
     )
 
@@ -71,7 +73,7 @@ RULE = Rule(
     name="unregistered-module",
     severity="error",
     what="A module or parameter that is kept only in a plain list, tuple, dict, set, closure, "
-    "bound method or functools.partial.",
+    "lambda, bound method, functools.partial or object.",
     why="parameters(), state_dict(), .to() and train() do not reach it: it is not trained, not "
     "saved, not moved.",
     mend="Use nn.ModuleList, nn.ModuleDict, nn.ParameterList or ch.Sequential.",

@@ -1,0 +1,113 @@
+"""Activations that explode or vanish at initialization."""
+
+from collections.abc import Iterable
+
+from chimera.check.context import Context
+from chimera.check.rule import Place, Rule
+from chimera.check.tape import Tape, Visit
+
+LARGE = 1e4
+"""The root mean square above which activations explode, of inputs near 1."""
+
+SMALL = 1e-5
+"""The root mean square below which they vanish."""
+
+
+def find(context: Context) -> Iterable[Place]:
+    experiment = context.experiment
+    if experiment is None or experiment.evaluation is None:
+        return
+    for tape in (experiment.training, experiment.evaluation):
+        if tape is None or not tape.outputs:
+            continue
+        sizes = [v.size for v in tape.outputs if v.dtype.is_floating_point and v.finite]
+        given = [v.size for v in tape.inputs if v.dtype.is_floating_point]
+        if not sizes or (given and not 1e-2 < max(given) < 1e2):
+            return
+        large = max(sizes) > LARGE
+        # Exactly zero is a layer that starts at zero.
+        if not large and not 0 < max(sizes) < SMALL:
+            continue
+        found = _first(tape, large)
+        word = "grow" if large else "vanish"
+        yield Place(
+            found.path if found is not None else "",
+            f"activations {word}: the output has a root mean square of {max(sizes):.2g}, at "
+            "inputs of 1"
+            + (
+                f"; {type(found.module).__name__} is where they pass {LARGE if large else SMALL:g}"
+                if found is not None
+                else ""
+            ),
+            mend="Draw weights by the width of the layer (nn.init.kaiming_normal_), or put a norm "
+            "behind it.",
+        )
+        return
+
+
+def _first(tape: Tape, large: bool) -> Visit | None:
+    """The first module without children that takes activations past the limit."""
+    wanted = tape.ancestors(tape.outputs)
+    for visit in tape.visits:
+        if visit.module._modules or wanted.isdisjoint(visit.outputs):
+            continue
+        before = [v.size for v in visit.inputs if v.dtype.is_floating_point]
+        after = [v.size for v in visit.outputs if v.dtype.is_floating_point and v.finite]
+        if not before or not after:
+            continue
+        if large and max(after) > LARGE >= max(before):
+            return visit
+        if not large and 0 < max(after) < SMALL <= max(before):
+            return visit
+    return None
+
+
+RULE = Rule(
+    name="extreme-activations",
+    severity="warning",
+    what="A network at initialization whose output has a root mean square above 10,000 or below "
+    "0.00001 at inputs near 1. Needs the specification.",
+    why="The first gradients are as extreme: the loss overflows, or nothing is learned.",
+    mend="Draw weights by the width of the layer, or put a norm behind it.",
+    before="""\
+import chimera as ch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(*[nn.Linear(64, 64) for _ in range(6)])
+        for layer in self.layers:
+            nn.init.normal_(layer.weight)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x).relu()
+        return x
+
+
+spec = ch.spec(8, 64)
+""",
+    after="""\
+import chimera as ch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(*[nn.Linear(64, 64) for _ in range(6)])
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x).relu()
+        return x
+
+
+spec = ch.spec(8, 64)
+""",
+    find=find,
+)
