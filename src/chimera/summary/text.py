@@ -52,14 +52,15 @@ class _Table:
         self._split = tree + joined > room
         flow = max(len(part) for row in self._rows for part in (*_parts(row, True), "shape"))
         self._flow = joined if not self._split else max(min(flow, _LEAST_FLOW), room - tree)
-        self._tree = room - self._flow
+        self._tree = min(tree, room - self._flow)
+        self._full = self._tree + self._flow + sum(self._figures) + _GAP * (len(self._figures) + 1)
 
     def lines(self) -> Iterator[Text]:
         yield self._line(Text("module"), "shape", self._titles, "bold")
-        yield Text("─" * self._width, "dim")
+        yield Text("─" * self._full, "dim")
         for row in self._rows:
             yield from self._row(row)
-        yield Text("─" * self._width, "dim")
+        yield Text("─" * self._full, "dim")
         for what, figures in ending(self._report):
             yield Text.assemble((f"{what:<15}", "dim"), figures)
 

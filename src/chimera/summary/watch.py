@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,16 +19,19 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from chimera.build.datafree import is_uninitialized, tensors_in
+from chimera.build.lazy import is_lazy
 from chimera.build.twin import tensors_of
 from chimera.decide.explore import hide
 from chimera.paths.nest import flatten, leaf_names, map_leaves
-from chimera.paths.version import unchanged, version
 from chimera.paths.walk import first_paths
 
 hide(__file__)
 
 _MAKER = "_chimera_maker"
 _AS_THEY_ARE = {torch.Tensor.__getitem__, torch.Tensor.__setitem__, torch.Tensor.requires_grad_}
+_IN_PLACE = {"__setitem__"} | {
+    f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
+}
 LONGEST = 50_000
 """The most steps of a run that are recorded."""
 
@@ -72,6 +75,7 @@ class Watch:
         self._known: dict[int, torch.UntypedStorage] = {}
         self._without_data: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._counter = FlopCounterMode(display=False)
+        self._counter.mod_tracker = cast(Any, _NoTracker())
         self._exit = ExitStack()
         for module, path in first_paths(net).items():
             if not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
@@ -94,8 +98,11 @@ class Watch:
         self._exit.__exit__(*raised)
 
     def _hook(self, module: nn.Module, path: str) -> None:
+        waits = is_lazy(module)
+
         def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
+            own = (*module._parameters.values(), *module._buffers.values()) if waits else ()
+            for tensor in own:
                 if tensor is not None and not is_uninitialized(tensor):
                     self._know(tensor)
             parent = self._stack[-1].step if self._stack else -1
@@ -190,6 +197,18 @@ class Watch:
         return tensor.detach()
 
 
+class _NoTracker:
+    """In the place of the counter's own: modules are told apart here, without backward hooks."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *raised: Any) -> None:
+        pass
+
+
 class _Operations(TorchFunctionMode):
     """Tells a ``Watch`` every operation."""
 
@@ -204,13 +223,11 @@ class _Operations(TorchFunctionMode):
         tensors = tensors_in((args, named))
         if not tensors or any(map(is_uninitialized, tensors)):
             return func(*args, **named)
-        since = version(tensors[0])
         if func not in _AS_THEY_ARE and any(tensor.is_meta for tensor in tensors):
             args, named = map_leaves(self._watch.without_data, (args, named))
         result = func(*args, **named)
         made = tensors_in(result)
-        written = since is not None and not unchanged(tensors[0], since)
-        if written:
+        if _writes(func):
             made.append(tensors[0])
         elif result is not None and any(result is tensor for tensor in tensors):
             if maker_of(result) is None:
@@ -226,6 +243,11 @@ def maker_of(tensor: torch.Tensor) -> int | None:
     """The step that made ``tensor``, if it goes back to an input or a module."""
     found: int | None = tensor.__dict__.get(_MAKER)
     return found
+
+
+def _writes(func: Any) -> bool:
+    name = str(getattr(func, "__name__", ""))
+    return name in _IN_PLACE if name.startswith("__") else name.endswith("_")
 
 
 def _name(func: Any) -> str:
