@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 PYTEST := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check tests test-long test-torch shapes docs format build clean
+.PHONY: help install demo test check tests test-long test-torch shapes docs docs-outputs format build clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ shapes: $(INSTALLED) ## the tests with every annotated shape checked at run time
 
 docs: $(INSTALLED) ## the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-outputs: $(INSTALLED) ## write into the pages what their examples print now
+	$(BIN)/python tests/rewrite_docs.py
 
 format: $(INSTALLED) ## format the code and mend what the linter can
 	$(BIN)/ruff format

@@ -24,6 +24,7 @@ from chimera.cli import main
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 TITLED = re.compile(r'python title="(?P<name>[^"]+)"$')
 
 
@@ -47,15 +48,15 @@ def comparable(line: str, output: str) -> list[str]:
     return re.sub(r"# m?s\b", "# s", text).split()
 
 
-def commands(source: str) -> Iterator[tuple[str, str]]:
-    """Each command of a console block with the output that it shows."""
+def commands(source: str) -> Iterator[tuple[str, str, str]]:
+    """Each command of a console block: as it is typed, on one line, and the output shown."""
     for part in re.split(r"^\$ ", source, flags=re.MULTILINE)[1:]:
-        command, _, output = re.sub(r"\\\n\s*", "", part).partition("\n")
-        yield command, output
+        typed, _, output = re.sub(r"\\\n", "\0", part).partition("\n")
+        yield typed.replace("\0", "\\\n"), re.sub(r"\0\s*", "", typed), output
 
 
 def console(example: Example) -> None:
-    for command, shown in commands(example.parsed):
+    for _, command, shown in commands(example.parsed):
         printed = run(command)
         if comparable(command, printed) != comparable(command, shown):
             raise AssertionError(f"$ {command}\nprints\n{printed}\nbut the page shows\n{shown}")
@@ -80,7 +81,7 @@ class Files:
 
 pages = Sybil(
     parsers=[
-        PythonCodeBlockParser(doctest_optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE),
+        PythonCodeBlockParser(doctest_optionflags=FLAGS),
         CodeBlockParser("console", console),
         Files(),
     ]
