@@ -2,6 +2,7 @@ from typing import Any, Literal
 
 import pytest
 
+from chimera.cli.in_turn import InTurn
 from chimera.cli.mistake import Mistake
 from chimera.cli.settings import check_settings, read_settings
 
@@ -142,10 +143,19 @@ def test_a_name_twice() -> None:
     assert mistake(Net, "hidden=1", "hidden=2") == "--set hidden is given twice: '1' and '2'"
 
 
-def test_values_in_turn_are_refused_and_a_tuple_named() -> None:
-    assert mistake(Net, "hidden=32,64") == (
-        "--set hidden=32,64: every member of a run has the same hidden for Net, expected one "
-        "value; a tuple is written --set 'hidden=(32,64)'"
+def test_values_in_turn() -> None:
+    assert checked(Net, "hidden=32,64") == {"hidden": InTurn((32, 64))}
+    assert checked(Net, "hidden=3", "sizes=(1,2),[3, 4],()")["sizes"] == InTurn(
+        ((1, 2), [3, 4], ())
+    )
+    assert checked(Net, "hidden=3", "sizes=(1,2)")["sizes"] == (1, 2)
+
+
+def test_every_value_in_turn_is_checked() -> None:
+    assert "got 2.5, which is a number with a fraction" in mistake(Net, "hidden=32,2.5")
+    assert mistake(Net, "hidden=32,") == (
+        "--set hidden=32,: expected a value between commas, for the members in turn; a tuple is "
+        "written --set 'hidden=(32,)'"
     )
 
 

@@ -2,6 +2,7 @@
 
 import operator
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,8 @@ from chimera.build.trial import Trial
 from chimera.draws.seeds import as_seed, derive
 from chimera.paths.notice import ChimeraWarning
 from chimera.paths.structure import Reading, difference
+
+_Call = tuple[Factory, tuple[Any, ...], dict[str, Any]]
 
 
 def instances(
@@ -36,21 +39,47 @@ def instances(
         ValueError: if ``n`` is less than 1, or the factory returns one module twice.
         Exception: what the constructor or the build raises, with a note that names the instance.
     """
-    check_factory(factory, "factory")
     if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"n must be an int; got {n!r} of type {type(n).__name__}")
     count = operator.index(n)
     if count < 1:
         raise ValueError(f"n must be at least 1; got {count}")
+    check_factory(factory, "factory")
+    return _made([(factory, args, kwargs)] * count, seed, spec)
+
+
+def instances_of(
+    factories: Sequence[Factory], *, seed: int = 0, spec: Any = None
+) -> list[nn.Module]:
+    """One module of each factory, instance ``i`` of the ``i``-th; else as ``instances``.
+
+    Instance ``i`` is what ``instances`` makes of that factory at the same place.
+
+    Args:
+        factories: classes or functions that make a module each.
+        seed: the seed of all.
+        spec: inputs to build each on; None leaves lazy modules as they are.
+
+    Raises:
+        TypeError, ValueError, Exception: as ``instances``.
+    """
+    if not factories:
+        raise ValueError("factories is empty: at least one is needed")
+    for index, factory in enumerate(factories):
+        check_factory(factory, f"factories[{index}]")
+    return _made([(factory, (), {}) for factory in factories], seed, spec)
+
+
+def _made(calls: Sequence[_Call], seed: int, spec: Any) -> list[nn.Module]:
     seed = as_seed(seed)
     inputs = None if spec is None else as_specified(spec)
-    made = [construct(factory, args, kwargs, seed, index) for index in range(count)]
+    made = [construct(*call, seed, index) for index, call in enumerate(calls)]
     first: dict[int, int] = {}
     for index, module in enumerate(made):
         if first.setdefault(id(module), index) != index:
             raise ValueError(
                 f"instances {first[id(module)]} and {index} are one module; "
-                f"{name_of(factory)} must make a new one at each call"
+                f"{name_of(calls[index][0])} must make a new one at each call"
             )
     if inputs is None:
         return made
@@ -64,8 +93,8 @@ def instances(
             error.add_note(f"in the build of instance {index}")
             raise
     if notes:
-        text = f"instances: in each of {count}: " + "; ".join(notes)
-        warnings.warn(text, ChimeraWarning, stacklevel=2)
+        text = f"instances: in each of {len(made)}: " + "; ".join(notes)
+        warnings.warn(text, ChimeraWarning, stacklevel=3)
     return made
 
 

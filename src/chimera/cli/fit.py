@@ -65,7 +65,8 @@ def fit(
     module
         The network: mlp, or a class of your own from a file.
     settings
-        An argument of the network's constructor: --set hidden=32 --set dropout=0.1.
+        An argument of the network's constructor: --set hidden=32 --set dropout=0.1. Members get
+        several values in turn: --set hidden=32,64; a tuple is written --set 'sizes=(32,64)'.
     members
         How many instances are trained.
     epochs

@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from chimera.build.instances import instances
+from chimera.build.instances import instances_of
+from chimera.cli.in_turn import InTurn, of_member
 from chimera.cli.mistake import Mistake
 from chimera.cli.module_source import load_class, source_file
 from chimera.cli.options import rates
@@ -21,6 +22,7 @@ from chimera.cli.settings import check_settings, read_settings
 from chimera.cli.verdict import verdict
 from chimera.fit import MLP, Data, LogUniform, digits, load_npz
 from chimera.fit import fit as train
+from chimera.fit.columns import RESERVED
 from chimera.fit.compare import compare_loop as compare_loop_of
 from chimera.fit.run_directory import RunDirectory
 
@@ -78,10 +80,8 @@ def run(
     arguments = check_settings(network, settings, given, request.module if ready else None)
     data = _data(request.data)
     sizes = {"features": data.features, "outputs": data.outputs} if ready else {}
-    factory: Callable[[], nn.Module] = update_wrapper(
-        partial(network, **arguments, **sizes), network
-    )
-    modules = _instances(request, factory, arguments, data)
+    own = _in_turn(request, arguments)
+    modules = _instances(request, network, arguments, sizes, data)
 
     console = Console()
     with Epochs(request.epochs, f"training {request.members} members") as epochs:
@@ -96,10 +96,11 @@ def run(
             out=directory,
             progress=epochs.add,
             config=_config(request, arguments),
+            hyperparameters=own,
             **{name: value for name, value in writing.items() if value is not None},
         )
     network_on_data = f"{_call(request.module, arguments)} on {data.name}"
-    print_result(console, f"{request.members} members of {network_on_data}", result)
+    print_result(console, f"{request.members} members of {network_on_data}", result, tuple(own))
     if directory is not None:
         print_line(console, f"Written to {directory.path}")
     if compare_loop is not None:
@@ -132,19 +133,44 @@ def _data(name: str) -> Data:
     return load_npz(name)
 
 
+def _in_turn(request: Request, arguments: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The arguments of which members get several values, one value a member."""
+    own = {}
+    for key, value in arguments.items():
+        if not isinstance(value, InTurn):
+            continue
+        if len(value.values) > request.members:
+            raise Mistake(
+                f"--set {key}: {len(value.values)} values for {request.members} members; "
+                "expected at most one each"
+            )
+        if key in RESERVED:
+            raise Mistake(f"--set {key}: the table has a column {key} of its own; give one value")
+        own[key] = [of_member(arguments, member)[key] for member in range(request.members)]
+    return own
+
+
 def _instances(
-    request: Request, factory: Callable[[], nn.Module], arguments: dict[str, Any], data: Data
+    request: Request,
+    network: type[nn.Module],
+    arguments: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    data: Data,
 ) -> list[nn.Module]:
     """The members, built for the data; whatever fails here is in the network or its arguments."""
+    factories: list[Callable[[], nn.Module]] = [
+        update_wrapper(partial(network, **of_member(arguments, member), **sizes), network)
+        for member in range(request.members)
+    ]
     try:
-        return instances(factory, request.members, seed=request.seed, spec=data.spec())
+        return instances_of(factories, seed=request.seed, spec=data.spec())
     except Exception as error:
         told, _ = verdict(error)
         called = _call(request.module, arguments)
         raise Mistake(f"--module: {called} cannot be made for {data.name}: {told}") from error
 
 
-def _call(name: str, arguments: dict[str, Any]) -> str:
+def _call(name: str, arguments: Mapping[str, Any]) -> str:
     """The network as Python would write it: ``mlp(hidden=32)``."""
     inside = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     return f"{name.rpartition(':')[2]}({inside})"
@@ -164,6 +190,8 @@ def _config(request: Request, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """A literal as JSON can say it; what it cannot say is written as Python writes it."""
+    if isinstance(value, InTurn):
+        return {"in turn": [_plain(item) for item in value.values]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,17 +12,25 @@ from chimera.fit.compare import Comparison
 from chimera.fit.result import Result
 
 _SHOWN = 5
+_WIDE = 12
 
 
-def print_result(console: Console, title: str, result: Result) -> None:
-    """Print the result of a run in at most 80 columns."""
+def print_result(console: Console, title: str, result: Result, own: Sequence[str] = ()) -> None:
+    """Print the result of a run in at most 80 columns.
+
+    Args:
+        console: where.
+        title: what was trained.
+        result: of the run.
+        own: columns of the table that are the members' hyper-parameters, beside the rate.
+    """
     data = result.settings.data
     sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
     print_line(console, f"{title} ({sizes} samples)")
     print_line(console)
     if result.ranking:
         print_line(console, f"Best members by validation: {result.metric}")
-        console.print(_best(result))
+        console.print(_best(result, own))
     else:
         print_line(console, "No member has finite figures: a lower --lr may help.")
     _figures(console, result)
@@ -59,22 +68,28 @@ def print_line(console: Console, text: str = "") -> None:
     console.print(wrapped, markup=False, highlight=False, soft_wrap=True)
 
 
-def _best(result: Result) -> Table:
+def _best(result: Result, own: Sequence[str]) -> Table:
     """The best members by validation, one a row."""
     metric = result.metric
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     parts = ("train", "validation", "test")
-    for heading in ("member", "lr", "train loss", *parts):
+    for heading in ("member", "lr", *own, "train loss", *parts):
         table.add_column(heading, justify="right")
     for position in result.ranking[:_SHOWN]:
         row = result.table[position]
         table.add_row(
             str(row["member"]),
             f"{row['lr']:.2e}",
+            *(_short(row[name]) for name in own),
             f"{row['train_loss']:.4f}",
             *(f"{row[f'{part}_{metric}']:.4f}" for part in parts),
         )
     return table
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _WIDE else text[: _WIDE - 1] + "…"
 
 
 def _figures(console: Console, result: Result) -> None:

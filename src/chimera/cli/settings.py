@@ -1,5 +1,7 @@
 """``--set key=value``: the arguments of a constructor, read as Python literals and checked.
 
+``--set key=value,value`` gives the members these values in turn.
+
 A value that is no literal is a string, so that ``--set activation=relu`` needs no quotes. What an
 annotation of the constructor says is held to: ``int``, ``float`` (a whole number will do),
 ``bool``, ``str``, ``None``, a union, a ``Literal`` or a container; others are not looked at.
@@ -12,6 +14,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from chimera.cli.in_turn import InTurn, parts_of
 from chimera.cli.mistake import Mistake, one_line
 
 _EMPTY = inspect.Parameter.empty
@@ -43,7 +46,7 @@ def check_settings(
     given: Sequence[str] = (),
     name: str | None = None,
 ) -> dict[str, Any]:
-    """The keyword arguments of ``constructor`` that ``settings`` mean.
+    """The keyword arguments of ``constructor`` that ``settings`` mean, some of them ``InTurn``.
 
     Args:
         constructor: a class or a function.
@@ -63,11 +66,18 @@ def check_settings(
         if parameter.kind not in (*_POSITIONAL, *_VARIADIC) and key not in given
     }
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    values = {}
+    values: dict[str, Any] = {}
     for key, text in settings.items():
         if key not in free and (not takes_any or key in given):
             raise Mistake(f"--set {key}: {called} has no such argument; {_listed(free)}")
-        values[key] = _value(called, key, text, free.get(key))
+        parts = parts_of(text)
+        if len(parts) > 1 and not all(part.strip() for part in parts):
+            raise Mistake(
+                f"--set {key}={text}: expected a value between commas, for the members in turn; "
+                f"a tuple is written --set '{key}=({text})'"
+            )
+        found = [_value(called, key, part, free.get(key)) for part in parts]
+        values[key] = found[0] if len(found) == 1 else InTurn(tuple(found))
     missing = [
         key
         for key, parameter in parameters.items()
@@ -98,7 +108,7 @@ def _signature(constructor: Callable[..., Any]) -> inspect.Signature:
 
 def _value(called: str, key: str, text: str, parameter: inspect.Parameter | None) -> Any:
     expected = _EMPTY if parameter is None else parameter.annotation
-    value = _literal(called, key, text)
+    value = _literal(text)
     if expected is _EMPTY and parameter is not None:
         expected = _from_default(parameter.default)
     if expected is _EMPTY or _fits(value, expected):
@@ -111,17 +121,11 @@ def _value(called: str, key: str, text: str, parameter: inspect.Parameter | None
     )
 
 
-def _literal(called: str, key: str, text: str) -> Any:
+def _literal(text: str) -> Any:
     try:
-        value = ast.literal_eval(text.strip())
+        return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
-    if isinstance(value, tuple) and not text.strip().startswith("("):
-        raise Mistake(
-            f"--set {key}={text}: every member of a run has the same {key} for {called}, "
-            f"expected one value; a tuple is written --set '{key}=({text})'"
-        )
-    return value
 
 
 def _from_default(default: Any) -> Any:

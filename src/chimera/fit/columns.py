@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 Columns = dict[str, list[Any]]
-_TAKEN = ("member", "group", "lr", "died")
+RESERVED = ("member", "group", "lr", "died")
 _FIGURES = ("train_", "validation_", "test_")
 
 
@@ -30,7 +30,7 @@ def own_columns(given: Mapping[str, Sequence[Any]] | None, members: int) -> Colu
                 f"hyperparameters: {name} needs one value for each of the {members} members, "
                 f"{len(values)} came"
             )
-        if name in _TAKEN or name.startswith(_FIGURES):
+        if name in RESERVED or name.startswith(_FIGURES):
             raise ValueError(f"hyperparameters: the table has a column {name} of its own")
         columns[name] = values.tolist() if isinstance(values, Tensor) else list(values)
     return columns

@@ -19,9 +19,13 @@ Choices = list[dict[str, dict[str, Any]]]
 def choices(stack: Stack) -> Choices:
     """For each group: by the kind of call, the fields of its ``Plan``."""
     return [
-        {repr(kind): dataclasses.asdict(plan) for kind, plan in group.plans.items()}
-        for group in stack._groups
+        {repr(kind): _fields(plan) for kind, plan in group.plans.items()} for group in stack._groups
     ]
+
+
+def _fields(plan: Plan) -> dict[str, Any]:
+    """What of a plan decides how a call runs; ``seen`` spares copies alone."""
+    return {name: value for name, value in dataclasses.asdict(plan).items() if name != "seen"}
 
 
 def choose(stack: Stack, found: Choices) -> None:
