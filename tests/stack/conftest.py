@@ -4,6 +4,7 @@ It trusts nothing of the stack but its public face: outputs, gradients of inputs
 and the members taken out of it, after every one of several steps of gradient descent.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -53,11 +54,11 @@ def distance(one: Tensor, other: Tensor) -> float:
 
 
 def _children(shape: Shape, value: Any) -> list[Any]:
-    if shape.keys and isinstance(value, dict):
-        return [value[key] for key in shape.keys]
-    if shape.keys:
+    if not shape.parts:
+        return []
+    if dataclasses.is_dataclass(value):
         return [getattr(value, key) for key in shape.keys]
-    return list(value)
+    return [value[key] for key in shape.keys or range(len(shape.parts))]
 
 
 def _leaves(shape: Shape, value: Any) -> list[Any]:

@@ -405,8 +405,12 @@ class TestAsAModule:
         stack = ch.Stack([nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.5)) for _ in range(3)])
         file = io.BytesIO()
         torch.save(stack, file)
-        program = "import io, sys, torch\nfile = io.BytesIO(sys.stdin.buffer.read())\nstack = torch.load(file, weights_only=False)\n"
-        program += f"print(stack(torch.tensor({X.tolist()})).flatten().tolist())"
+        program = (
+            "import io, sys, torch\n"
+            "file = io.BytesIO(sys.stdin.buffer.read())\n"
+            "stack = torch.load(file, weights_only=False)\n"
+            f"print(stack(torch.tensor({X.tolist()})).flatten().tolist())"
+        )
         command = [sys.executable, "-c", program]
         other = subprocess.run(command, input=file.getvalue(), capture_output=True, check=True)
         numbers = torch.tensor(json.loads(other.stdout))

@@ -107,6 +107,16 @@ class Arguments:
         )
         return (self.shape, parts)
 
+    @property
+    def familiar(self) -> tuple[Any, ...] | None:
+        """The shapes of the tensors and the other values; None where one cannot be hashed."""
+        parts = tuple(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in self.leaves)
+        try:
+            hash(parts)
+        except TypeError:
+            return None
+        return parts
+
 
 def arguments(args: Sequence[Any], kwargs: Mapping[str, Any], size: int) -> Arguments:
     """The arguments of a call on ``size`` members.

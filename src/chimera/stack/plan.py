@@ -8,9 +8,10 @@ for ``explain``. Runs that do not count leave no trace.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from chimera.decide.split import Decisions, Differ, parts_of
@@ -34,6 +35,7 @@ class Plan:
         functions: the members call functions of torch that run in another form.
         writes: the members change their parameters in place.
         copies: the members change their inputs in place, and so get copies.
+        seen: shapes and values of inputs with which they do not.
         ruled: stack rules run the layers that have one.
         alone: why they run one by one, or None.
         parts: into how many parts conditions split the members the last time.
@@ -45,9 +47,13 @@ class Plan:
     functions: bool = False
     writes: bool = False
     copies: bool = False
+    seen: set[Any] = field(default_factory=set)
     ruled: bool = True
     alone: str | None = None
     parts: int = 1
+
+
+_MOST_SEEN = 256
 
 
 class TooManyParts(Exception):
@@ -62,8 +68,8 @@ def run(
     Args:
         group: the group.
         call: what to do with one member.
-        arguments: of the whole group. The first call of its kind gets copies, and so does every
-            later one where that one changed them.
+        arguments: of the whole group. The first call with such shapes and values gets copies, and
+            so does every later one where a call of its kind changed them.
         key: of the draws.
         members: the ids of the group's members.
 
@@ -80,7 +86,8 @@ def run(
         shadow = Shadow(group, parameters=plan.fresh or plan.writes)
         parts = _Parts(group, call, arguments, key if draws else None, members, shadow)
         parts.watches, parts.ruled, parts.wary = conditions, ruled, plan.fresh
-        parts.copies = plan.fresh or plan.copies or conditions
+        familiar = arguments.familiar
+        parts.copies = plan.copies or conditions or familiar not in plan.seen
         try:
             runs = parts.run()
         except Exception as error:
@@ -93,6 +100,8 @@ def run(
                 break
         else:
             _learn(plan, parts)
+            if familiar is not None and len(plan.seen) < _MOST_SEEN:
+                plan.seen.add(familiar)
             return runs, shadow
     ran = _run_alone(group, call, arguments, key, members)
     plan.alone = _why(reason)
@@ -112,7 +121,8 @@ def _run_alone(
 
 def _ways(group: Group, plan: Plan) -> list[tuple[bool, bool, bool]]:
     """What to try in turn: (draws from keys, conditions split, stack rules)."""
-    known = (plan.draws, plan.conditions or plan.functions, plan.ruled)
+    # What vmap says of a draw, the module might catch; what the mode says, it cannot hide.
+    known = (plan.draws or plan.fresh, plan.conditions or plan.functions, plan.ruled)
     ways = [known, (True, True, True)] if plan.ruled else [known]
     if any(rule_of(module) for _, module in group.reading.modules) or not plan.ruled:
         ways.append((True, True, False))
@@ -122,7 +132,7 @@ def _ways(group: Group, plan: Plan) -> list[tuple[bool, bool, bool]]:
 def plan_of(group: Group, arguments: Arguments) -> Plan:
     """The plan for calls of this kind: nesting and dtypes of the inputs, modes of the modules."""
     modes = tuple(module.training for _, module in group.reading.modules)
-    kind: Any = (modes, arguments.kind)
+    kind: Any = (modes, _autocast(group), arguments.kind)
     try:
         hash(kind)
     except TypeError:  # a key in the inputs that cannot be hashed
@@ -131,9 +141,16 @@ def plan_of(group: Group, arguments: Arguments) -> Plan:
     return plan
 
 
+def _autocast(group: Group) -> bool:
+    kind = group.device.type
+    return bool(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+
+
 def _must_run_alone(group: Group) -> str | None:
     if len(group) == 1:
         return "the only member of its structure"
+    if _autocast(group):
+        return "autocast does not reach inside torch.func"
     if group.reading.hooks:
         where = group.reading.hooks[0] or "the module itself"
         return f"hooks ({where}) fire once a member"
