@@ -43,8 +43,11 @@ def rule(kind: type[nn.Module], name: str) -> Callable[[Forward], Forward]:
 
 
 def rule_of(module: nn.Module) -> Rule | None:
-    """The rule that runs a module. Only its very class counts: a subclass may differ."""
-    return RULES.get(type(module))
+    """The rule that runs a module.
+
+    Only its very class counts: a subclass may differ, and so may a forward of the instance's own.
+    """
+    return None if "forward" in module.__dict__ else RULES.get(type(module))
 
 
 def forwards_of(reading: Reading) -> dict[int, Forward]:
