@@ -34,7 +34,7 @@ from chimera.fit.settings import Settings
 from chimera.optim.optimizer import Optimizer
 from chimera.paths.notice import ChimeraWarning
 from chimera.stack import Stack, save
-from chimera.store.atomic import is_leftover, write_atomic
+from chimera.store.atomic import discard, is_leftover, write_atomic
 from chimera.store.claim import claim_empty
 from chimera.store.errors import CheckpointError
 from chimera.store.folders import Folders
@@ -81,7 +81,7 @@ class RunDirectory:
         _check_holds(self.path, resume)
         self._made = _missing(self.path)
         try:
-            claim_empty(self.path, ignore=_names(self.path))
+            claim_empty(self.path, ignore={LOCK, *_names(self.path)})
             self._lock = Lock(self.path, force_unlock)
         except BaseException:
             self._unmake()
@@ -93,6 +93,8 @@ class RunDirectory:
             self.finished = os.path.lexists(self.path / "members.safetensors")
             self.run: str = secrets.token_hex(8) if self.config is None else self.config["run"]
             self.checkpoints = Folders(self.path / "checkpoints", self.run)
+            for name in filter(is_leftover, os.listdir(self.path)):
+                discard(self.path / name)
         except BaseException:
             self.close()
             raise
@@ -191,13 +193,13 @@ def _check_holds(path: Path, resume: Resume) -> None:
                 f"(chimera fit --resume {path}) goes on with it; a new run needs a new directory"
             )
         if resume is False:
-            claim_empty(path)
+            claim_empty(path, ignore={LOCK})
         return
     if resume is True:
         what = "is not there" if not path.exists() else "holds no run that was started"
         raise ValueError(f"resume: {str(path)!r} {what}; leave out resume to start one there")
     if names:
-        claim_empty(path)
+        claim_empty(path, ignore={LOCK})
 
 
 def _names(path: Path) -> list[str]:

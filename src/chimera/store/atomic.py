@@ -99,6 +99,18 @@ def _check_replaceable(target: Path) -> None:
         )
 
 
+def discard(path: Path) -> None:
+    """Remove a file or a directory with all that is in it; links are not followed."""
+    try:
+        is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if is_directory:
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def kind_of(mode: int) -> str:
     """What a file is, in words, from its ``st_mode``."""
     kinds = {

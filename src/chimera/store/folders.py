@@ -9,13 +9,12 @@ always whole, whenever the process was killed.
 
 import json
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from chimera.store.atomic import flush, kind_of, noting_space, write_atomic
+from chimera.store.atomic import discard, flush, kind_of, noting_space, write_atomic
 from chimera.store.errors import CheckpointError
 from chimera.store.plain import parsed_json, read_plain, sha256_of
 
@@ -64,7 +63,7 @@ class Folders:
         with noting_space(final, self.root.parent, needs):
             try:
                 self._make_root()
-                _remove(beside)
+                discard(beside)
                 beside.mkdir()
                 fill(beside)
                 (beside / MANIFEST).write_text(self._manifest(beside))
@@ -75,7 +74,7 @@ class Folders:
                 os.rename(beside, final)
                 flush(self.root)
             except BaseException:
-                _remove(beside)
+                discard(beside)
                 raise
             write_atomic(final / MARKER, self._marker(number, sha256_of(final / MANIFEST)))
         return final
@@ -111,10 +110,10 @@ class Folders:
         """Remove a folder: renamed away first, so that it is never half there under its number."""
         folder, away = self.path(number), self.root / f"{number}.old"
         if os.path.lexists(folder):
-            _remove(away)
+            discard(away)
             os.rename(folder, away)
             flush(self.root)
-            _remove(away)
+            discard(away)
 
     def put_aside(self, number: int) -> Path:
         """Rename a folder to ``<number>.damaged``, for whoever wants to look; nothing reads it."""
@@ -144,7 +143,7 @@ class Folders:
         for name in self._names():
             number_, suffix = os.path.splitext(name)
             if suffix in _UNFINISHED and _number(number_) is not None:
-                _remove(self.root / name)
+                discard(self.root / name)
 
     def _names(self) -> list[str]:
         if not os.path.lexists(self.root):
@@ -209,15 +208,3 @@ def _require_directory(path: Path) -> None:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     if not stat.S_ISDIR(mode):
         raise CheckpointError(f"{path}: is {kind_of(mode)}, expected a directory")
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a directory with all that is in it; links are not followed."""
-    try:
-        is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return
-    if is_directory:
-        shutil.rmtree(path)
-    else:
-        path.unlink()
