@@ -115,16 +115,19 @@ class Experiment:
     @cached_property
     def another_row(self) -> tuple[Tape, Tape] | None:
         """Two runs in evaluation mode whose inputs differ in the first row alone."""
-        tensors = self.tensors
-        if self.rows < 2 or not any(t.is_floating_point() for t in tensors):
+        if self.rows < 2 or not self.tensors:
             return None
+        floating = any(t.is_floating_point() for t in self.tensors)
 
         def changed(leaf: Any) -> Any:
-            if isinstance(leaf, Tensor) and leaf.is_floating_point() and _has(leaf, self.rows):
-                other = leaf.detach().clone()
+            if not (isinstance(leaf, Tensor) and _has(leaf, self.rows)):
+                return leaf
+            other = leaf.detach().clone()
+            if leaf.is_floating_point():
                 other[0] = other[0].roll(1) * 1.5 + 0.25
-                return other
-            return leaf
+            elif not floating and leaf.dtype != torch.bool:
+                other[0] = 1 - other[0].clamp(0, 1)
+            return other
 
         def both() -> tuple[Tape, Tape] | None:
             one = self.evaluation
