@@ -135,3 +135,26 @@ def test_modes_come_back() -> None:
     before = stack.modes()
     ch.fit(stack, data(), epochs=1)
     assert stack.modes() == before
+
+
+class Stop(Exception):
+    """Ends a run from its progress."""
+
+
+def test_a_run_of_unequal_members_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    def stop(record: dict[str, Any]) -> None:
+        if record["epoch"] == 2:
+            raise Stop
+
+    told: dict[str, Any] = {"epochs": 4, "lr": 1e-2, "clip": 0.5, "checkpoint_every": 1}
+    whole = ch.fit(unequal(), data(), **told, out=tmp_path / "whole")
+    with pytest.raises(Stop):
+        ch.fit(unequal(), data(), **told, out=tmp_path / "run", progress=stop)
+    resumed = ch.fit(unequal(), data(), **told, out=tmp_path / "run", resume=True)
+    assert resumed.table == whole.table
+    for one, other in zip(resumed.stack, whole.stack, strict=True):
+        assert [repr(module) for module in one.modules()] == [repr(m) for m in other.modules()]
+        for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    with pytest.raises(ValueError, match="clip"):
+        ch.fit(unequal(), data(), **told | {"clip": 0.25}, out=tmp_path / "run", resume=True)
