@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from chimera.stack import load as load
     from chimera.stack import save as save
     from chimera.store import CheckpointError as CheckpointError
+    from chimera.summary import Summary as Summary
+    from chimera.summary import summary as summary
     from chimera.verify import verify as verify
 
 _HOMES = {
@@ -54,6 +56,7 @@ _HOMES = {
     "chimera.stack": ("Stack", "each", "explain", "save", "load"),
     "chimera.store": ("CheckpointError",),
     "chimera.engine": ("train_step",),
+    "chimera.summary": ("summary", "Summary"),
     "chimera.verify": ("verify",),
     "chimera.fit": ("fit", "data", "digits", "LogUniform"),
 }

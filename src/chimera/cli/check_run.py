@@ -12,13 +12,11 @@ from rich.console import Console
 from rich.text import Text
 from torch import nn
 
-from chimera.build.inputs import Inputs, inputs
-from chimera.build.spec import Spec, spec
 from chimera.check import check as find
 from chimera.check.finding import SEVERITIES, Finding
+from chimera.cli.input_shapes import given_inputs
 from chimera.cli.mistake import Mistake
 from chimera.cli.module_source import load_class
-from chimera.cli.options import shape
 from chimera.cli.settings import check_settings, read_settings
 from chimera.cli.verdict import verdict
 
@@ -31,7 +29,7 @@ def run(
     """Print the findings of the network; 1 if one is at or above ``fail_on``, else 0."""
     network = load_class(source)
     arguments = check_settings(network, read_settings(settings))
-    given = _inputs(shapes)
+    given = given_inputs(shapes)
     findings = [_nearby(finding) for finding in find(_made(source, network, arguments), given)]
     console = Console()
     if form == "json":
@@ -50,20 +48,6 @@ def _nearby(finding: Finding) -> Finding:
     if finding.file is None or not Path(finding.file).is_relative_to(Path.cwd()):
         return finding
     return dataclasses.replace(finding, file=str(Path(finding.file).relative_to(Path.cwd())))
-
-
-def _inputs(shapes: Sequence[str]) -> Inputs:
-    return inputs(*map(_spec, shapes))
-
-
-def _spec(text: str) -> Spec:
-    import torch
-
-    sizes, colon, name = text.partition(":")
-    dtype = getattr(torch, name, None) if colon else torch.float32
-    if not isinstance(dtype, torch.dtype):
-        raise Mistake(f"--input {text}: {name!r} is no dtype of torch, such as float32 or int64")
-    return spec(*shape(sizes), dtype=dtype)
 
 
 def _made(

@@ -32,6 +32,11 @@ app.command("chimera.cli.fit:fit", name="fit", help="Train many instances of one
 app.command(
     "chimera.cli.check:check", name="check", help="Find the mistakes in a network before a run."
 )
+app.command(
+    "chimera.cli.summary:summary",
+    name="summary",
+    help="Show a network as a tree: shapes, parameters, cost, findings.",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,9 +10,9 @@ from chimera.build.spec import Spec
 from chimera.summary.fold import Fold, folded
 from chimera.summary.node import Node, TensorRow
 from chimera.summary.report import Summary
-from chimera.summary.rows import ending
+from chimera.summary.rows import counted
 from chimera.summary.values import Values
-from chimera.summary.wording import shape, shapes
+from chimera.summary.wording import shape, shapes, size
 
 
 def drawing(report: Summary, values: Values) -> dict[str, Any]:
@@ -32,7 +32,7 @@ class _Drawing:
         cells = self._cells()
         return {
             "title": self._report.root.kind,
-            "totals": ending(self._report),
+            "totals": self._totals(),
             "measured": self._report.measured,
             "modules": [self._module(i, node) for i, node in enumerate(self._nodes)],
             "folds": [self._fold(fold) for fold in self._folds],
@@ -40,6 +40,22 @@ class _Drawing:
             "edges": self._edges(),
             "complete": self._report.flow.complete,
         }
+
+    def _totals(self) -> list[tuple[str, str]]:
+        root = self._report.root
+        totals = [
+            ("Parameters", f"{root.parameters:,}"),
+            ("Multiply-adds", f"{root.multiply_adds:,}"),
+            ("Activations", size(root.activations)),
+        ]
+        if root.seconds is not None:
+            totals.append(("Forward", f"{1000 * root.seconds:.3g} ms"))
+        if self._report.findings:
+            totals.append(("Findings", counted(self._report.findings)))
+        if self._report.sizes:
+            sizes = ", ".join(f"{name} = {length}" for name, length in self._report.sizes.items())
+            totals.append(("Figures are for", sizes))
+        return totals
 
     def _entries(self, node: Node) -> list[list[int]]:
         """The children: ``[module]``, or ``[-1, fold]`` for some that repeat."""

@@ -16,7 +16,8 @@ _SCRIPTS = ("draw", "layout", "graph", "tree", "panel", "main")
 
 def page(report: Summary, values: Values) -> str:
     """The whole page, as text."""
-    data = json.dumps(drawing(report, values), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    content = drawing(report, values)
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     scripts = "\n".join(_part(f"{name}.js") for name in _SCRIPTS)
     parts = {
         "TITLE": html.escape(report.root.kind),

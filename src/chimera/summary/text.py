@@ -34,7 +34,9 @@ def plain(report: Summary, width: int) -> str:
 
 def lines(report: Summary, width: int) -> Iterator[Text]:
     """The summary line by line."""
-    yield from _Table(report, min(width, _MOST)).lines()
+    for line in _Table(report, min(width, _MOST)).lines():
+        line.rstrip()
+        yield line
 
 
 class _Table:

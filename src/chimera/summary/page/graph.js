@@ -32,10 +32,9 @@ function paint(isOpen) {
   if (!boxes.get(0).inside.length) cards.append(card(0, boxes.get(0)));
   for (const edge of paths) {
     if (edge.points.length < 2) continue;
-    const skip = edge.skip && edge.to !== OUT && edge.from !== IN ? true : edge.skip;
     const path = drawn("path", {
-      class: skip ? "edge skip" : "edge", d: curve(edge.points),
-      "marker-end": edge.to === OUT ? null : `url(#arrow${skip ? "-skip" : ""})`,
+      class: edge.skip ? "edge skip" : "edge", d: curve(edge.points),
+      "marker-end": edge.to === OUT ? null : `url(#arrow${edge.skip ? "-skip" : ""})`,
     }, drawn("title", {}, edge.shapes.join(", ")));
     path.dataset.from = edge.from;
     path.dataset.to = edge.to;
@@ -45,7 +44,7 @@ function paint(isOpen) {
   for (const [a, b, what] of tiedBoxes(boxes)) ties.append(tie(a, b, what));
   scene.replaceChildren(groups, lines, ties, cards);
   const found = [];
-  if (lines.querySelector(".skip")) found.push(made("span", {}, made("i"), "skips layers"));
+  if (lines.querySelector(".skip")) found.push(made("span", {}, made("i"), "skip connection"));
   if (ties.childElementCount) found.push(made("span", {}, made("i", { class: "tie" }), "one and the same tensor"));
   if (!data.complete) found.push(made("span", {}, "the end of a long run is left out"));
   byId("legend").replaceChildren(...found);

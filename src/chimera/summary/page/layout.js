@@ -106,8 +106,8 @@ function place(index, isOpen, shown, scopes, result) {
   }
   for (const edge of box.edges) {
     edge.points = edge.points.map(([x, y]) => [x + shift, y + head]);
-    if (edge.from === IN) edge.points[0][1] = head - 6;
-    if (edge.to === OUT) edge.points[edge.points.length - 1][1] = box.height;
+    if (edge.from === IN) edge.points[0] = [box.width / 2, head - 6];
+    if (edge.to === OUT) edge.points[edge.points.length - 1] = [box.width / 2, box.height];
   }
   result.boxes.set(index, box);
   return box;
@@ -182,10 +182,10 @@ function layered(inside, sizes, joined) {
     }
     y += height + (height ? GAP.y : 12);
   }
-  const height = y - GAP.y + (ends.has(OUT) ? GAP.y : 0);
+  const height = y - GAP.y - (ends.has(OUT) ? 12 : 0);
   const at = new Map(inside.map((id) => [id, { x: nodes.get(id).x - nodes.get(id).width / 2, y: nodes.get(id).top }]));
   const made = routes.map(({ edge, route }) => ({
-    from: edge.from, to: edge.to, shapes: [...edge.shapes], skip: route.length > 2,
+    from: edge.from, to: edge.to, shapes: [...edge.shapes], skip: route.length > 2 && skips(edge, after),
     points: route.flatMap((node, i) => {
       if (i === 0) return [[node.x, node.bottom]];
       if (i === route.length - 1) return [[node.x, node.top]];
@@ -193,6 +193,20 @@ function layered(inside, sizes, joined) {
     }),
   }));
   return { width, height, at, edges: made };
+}
+
+// Whether there is another way from an edge's source to its target.
+function skips(edge, after) {
+  const seen = new Set([edge.from]);
+  const waiting = after.get(edge.from).filter((other) => other !== edge).map((other) => other.to);
+  while (waiting.length) {
+    const at = waiting.pop();
+    if (at === edge.to) return true;
+    if (seen.has(at)) continue;
+    seen.add(at);
+    waiting.push(...after.get(at).map((other) => other.to));
+  }
+  return false;
 }
 
 // Orders each layer by where its neighbours stand, down and up a few times.
@@ -216,6 +230,14 @@ function arrange(layers, links) {
   }
 }
 
+// How much two neighbours want to stand in one line: most where each is the other's only one.
+function pull(node, other) {
+  if (node.lane && other.lane) return 8;
+  const [upper, lower] = node.below.includes(other) ? [node, other] : [other, node];
+  const alone = upper.below.length === 1 && lower.above.length === 1;
+  return alone ? 6 : node.lane || other.lane ? .25 : 1;
+}
+
 // Gives each node the place nearest to its neighbours' that keeps order and distance: least squares
 // in each layer, by pooling adjacent violators (Ayer et al. 1955).
 function align(layers) {
@@ -228,7 +250,7 @@ function align(layers) {
     }
     for (const node of layer) node.x -= (x - GAP.x) / 2;
   }
-  const many = layers.length > 400 ? 2 : 10;
+  const many = layers.length > 400 ? 2 : 41;
   for (let sweep = 0; sweep < many; sweep += 1) {
     const order = sweep % 2 ? [...layers].reverse() : layers;
     for (const layer of order) {
@@ -236,9 +258,9 @@ function align(layers) {
       for (const node of layer) {
         const near = sweep === many - 1 ? [...node.above, ...node.below] : node[sweep % 2 ? "below" : "above"];
         let wish = node.x;
-        let weight = .1;
+        let weight = .01;
         if (near.length) {
-          const weights = near.map((other) => (node.lane && other.lane ? 8 : node.lane || other.lane ? .25 : 1));
+          const weights = near.map((other) => pull(node, other));
           weight = weights.reduce((a, b) => a + b, 0);
           wish = near.reduce((sum, other, i) => sum + weights[i] * other.x, 0) / weight;
         }

@@ -129,7 +129,7 @@ document.title = `${data.title} · summary`;
 byId("title").textContent = data.title;
 byId("totals").append(...data.totals.map(([what, figure]) => made("div", {}, made("dt", {}, what), made("dd", { title: figure }, figure))));
 measures();
-unfoldFirst(16);
+unfoldFirst(12);
 plant();
 paint(isOpen);
 fit();

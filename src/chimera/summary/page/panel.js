@@ -65,7 +65,7 @@ function aboutModule(module) {
     return parts;
   }
   if (module.calls) parts.push(shapesLine(module.inputs, module.output));
-  else parts.push(made("p", { class: "note" }, "Not called in the run that was seen."));
+  else parts.push(made("p", { class: "note" }, "Not called itself in the run that was seen."));
   parts.push(...module.findings.map(finding), facts(figures(module)));
   if (module.tensors.length) parts.push(made("h3", {}, "Parameters and buffers"), ...module.tensors.map(tensor));
   if (module.units) parts.push(...units(module));
@@ -133,7 +133,7 @@ function units(module) {
     const colour = getComputedStyle(document.body).getPropertyValue("--accent");
     found.norm.forEach((norm, i) => {
       pen.globalAlpha = i === chosen ? 1 : .12 + .6 * norm / most;
-      pen.fillStyle = i === chosen ? getComputedStyle(document.body).getPropertyValue("--ink") : colour;
+      pen.fillStyle = i === chosen ? getComputedStyle(document.body).getPropertyValue("--nonlinear") : colour;
       pen.fillRect(i % columns, Math.floor(i / columns), 1, 1);
     });
     detail.replaceChildren(...unit(module, chosen));
@@ -173,7 +173,7 @@ function strip(found, index) {
   const rows = Math.ceil(count / columns);
   const canvas = made("canvas", { width: columns, height: rows, role: "img", "aria-label": `Weights of ${index}` });
   canvas.style.aspectRatio = `${columns} / ${Math.max(rows, columns / 24)}`;
-  const most = Math.max(1, ...found.norm.keys().next().done ? [1] : [127]);
+  const most = 127;
   const pen = canvas.getContext("2d");
   for (let i = 0; i < count; i += 1) {
     const value = bytes.get(found)[index * count + i] / most;

@@ -78,7 +78,8 @@ function leaf({ key, level, matched, open }, whole) {
   if (severity) row.append(made("span", { class: `flag ${severity}`, role: "img", "aria-label": severity, title: severity }));
   if (amount) {
     row.append(made("span", { class: "figure" }, trunk.measure.text(amount)));
-    if (key !== "m0" && whole) row.append(made("span", { class: "bar", style: `width: ${Math.max(2, 88 * amount / whole)}px` }));
+    const wide = 88 * amount / whole;
+    if (key !== "m0" && wide >= 2) row.append(made("span", { class: "bar", style: `width: ${wide}px` }));
   }
   return row;
 }
