@@ -143,10 +143,17 @@ def integers(
 ) -> Int64[Tensor, "K ..."]:
     """``[K, *shape]`` int64 uniform in [low, high).
 
-    63 random bits modulo the width: the bias is below width / 2**63.
+    63 random bits modulo the width: the bias is below width / 2**63. Of a width that does not
+    fit in them, 64 bits, modulo the width as torch takes them.
     """
+    width = high - low
+    if width >= 2**63:
+        bits = bits64(keys, math.prod(shape))
+        beyond = (bits ^ _wrap(2**63)) >= _wrap(width + 2**63)  # compared without the sign
+        numbers = torch.where(beyond, bits - _wrap(width), bits) + low
+        return numbers.view(len(keys), *shape)
     numbers = _shift(bits64(keys, math.prod(shape)), 1)
-    return (numbers % (high - low) + low).view(len(keys), *shape)
+    return (numbers % width + low).view(len(keys), *shape)
 
 
 def permutations(keys: Int64[Tensor, " K"], length: int) -> Int64[Tensor, "K {length}"]:
