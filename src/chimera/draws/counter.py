@@ -34,13 +34,16 @@ def _hash(*parts: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
-def derive(keys: Int64[Tensor, " K"], *parts: int) -> Int64[Tensor, " K"]:
+def derive(keys: Int64[Tensor, " K"], *parts: int | Tensor) -> Int64[Tensor, " K"]:
     """Keys ``[K]`` for a use of ``keys`` named by ``parts`` (a step, the place of a draw, ...).
 
     The finalizer of splitmix64 mixes each part in; the result is odd, as Squares needs.
     """
     for part in parts:
-        keys = _mix(keys + torch.tensor(_wrap((part + 1) * _GOLDEN), device=keys.device))
+        if isinstance(part, Tensor):
+            keys = _mix(keys + (part + 1) * _GOLDEN)
+        else:
+            keys = _mix(keys + torch.tensor(_wrap((part + 1) * _GOLDEN), device=keys.device))
     return keys | 1
 
 

@@ -37,7 +37,7 @@ class Key:
     """
 
     seed: int
-    step: int
+    step: int | Tensor
     call: int = 0
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from chimera.build.inputs import as_inputs
 from chimera.draws.mode import Key, overridden
+from chimera.engine.compiled import Compiled
 from chimera.optim.clip import Clip
 from chimera.optim.optimizer import Optimizer
 from chimera.stack.each import arguments
@@ -19,6 +20,7 @@ from chimera.stack.rules import stacked_loss
 from chimera.stack.stack import Stack
 
 Loss = Callable[..., Tensor]
+ENGINES = ("eager", "compiled")
 
 
 class TrainStep:
@@ -31,11 +33,13 @@ class TrainStep:
         optimizer: Optimizer,
         before_update: Callable[[Tensor], None] | None = None,
         clip: Any = None,
+        engine: str = "eager",
     ) -> None:
         self.stack, self.loss, self.optimizer = stack, loss, optimizer
         self._before_update = before_update
         self._clip = None if clip is None else Clip(stack, clip)
         self._stacked_loss = stacked_loss(loss)
+        self._compiled = Compiled(stack, self._loss_of) if engine == "compiled" else None
 
     def __call__(self, inputs: Any, *targets: Any) -> Tensor:
         """Take one step.
@@ -55,9 +59,14 @@ class TrainStep:
         stack, given = self.stack, as_inputs(inputs)
         known = arguments((given.args, given.kwargs, targets), {}, len(stack))
         key = overridden(Key(stack.seed, self.optimizer.steps))
-        losses = _checked(merge(stack.run(self._loss_of, known, key)), len(stack))
+
+        def eager() -> Tensor:
+            losses = _checked(merge(stack.run(self._loss_of, known, key)), len(stack))
+            losses.sum().backward()
+            return losses
+
         self.optimizer.zero_grad()
-        losses.sum().backward()
+        losses = eager() if self._compiled is None else self._compiled.run(known, key, eager)
         if self._before_update is not None:
             self._before_update(losses.detach())
         if self._clip is not None:
@@ -70,7 +79,10 @@ class TrainStep:
         return self._stacked_loss(module(*inputs, **named), *targets)
 
     def __explain__(self) -> Explanation:
-        return self.stack.__explain__()
+        explained = self.stack.__explain__()
+        if self._compiled is None:
+            return explained
+        return Explanation(explained.rows, (*explained.notes, *self._compiled.notes()))
 
 
 def _checked(losses: Any, size: int) -> Tensor:
@@ -97,6 +109,7 @@ def train_step(
     *,
     before_update: Callable[[Tensor], None] | None = None,
     clip: float | Sequence[float] | Tensor | None = None,
+    engine: str = "eager",
 ) -> TrainStep:
     """A callable that trains every member of a Stack by one step.
 
@@ -109,6 +122,10 @@ def train_step(
         clip: the largest L2 norm that all gradients of a member together may have, a number or
             one per member; larger ones are scaled down, as ``torch.nn.utils.clip_grad_norm_``
             does for a module alone. After ``before_update``; None clips nothing.
+        engine: ``"eager"``, or ``"compiled"``: forward and backward of a call that repeats are
+            recorded as one graph, compiled, and used once they agree with eager. A call that
+            needs Python of its members stays eager, with a ``ch.ChimeraWarning``; ``explain``
+            says why. The draws are the same.
 
     Returns:
         ``step(inputs, *targets)``, which gives the members' losses ``[members]``.
@@ -116,7 +133,7 @@ def train_step(
     Raises:
         TypeError: an argument is of another kind.
         ValueError: the optimizer holds none of the stack's parameters; ``clip`` is below 0, or
-            not one per member.
+            not one per member; ``engine`` is unknown.
     """
     if not isinstance(stack, Stack):
         raise TypeError(
@@ -133,4 +150,6 @@ def train_step(
     mine = {id(parameter) for parameter in stack.parameters()}
     if mine.isdisjoint(id(parameter) for parameter in optimizer.parameters()):
         raise ValueError("optimizer holds none of the stack's parameters; make it from this stack")
-    return TrainStep(stack, loss, optimizer, before_update, clip)
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    return TrainStep(stack, loss, optimizer, before_update, clip, engine)

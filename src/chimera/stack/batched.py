@@ -137,6 +137,7 @@ def run_batched(
     decisions: Decisions | None = None,
     ruled: bool = True,
     wary: bool = False,
+    tensors: Sequence[Tensor] | None = None,
 ) -> Ran:
     """Run members of a group as one.
 
@@ -150,6 +151,7 @@ def run_batched(
         decisions: answers conditions on data; None makes a condition an error.
         ruled: whether stack rules run the layers that have one.
         wary: refuse what would go wrong in silence; for the first run of its kind.
+        tensors: stacked ones to stand for the group's own, one a slot.
 
     Raises:
         Differ: the members run differ in a condition.
@@ -157,7 +159,7 @@ def run_batched(
         Exception: whatever the call raises, or vmap where it cannot batch.
     """
     index = None if places is None else index_of(places, group.device)
-    tensors = group.running()
+    tensors = group.running(tensors)
     if index is not None:
         tensors = [tensor.index_select(0, index) for tensor in tensors]
     versions = [version(tensor) for tensor in tensors]

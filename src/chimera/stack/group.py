@@ -153,9 +153,13 @@ class Group:
         """Let no member hold a parameter frozen that others do not."""
         self._frozen.clear()
 
-    def running(self) -> list[Tensor]:
-        """The stacked tensors as a call uses them: no gradient reaches a frozen member's row."""
-        tensors = self.tensors()
+    def running(self, tensors: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """The stacked tensors as a call uses them: no gradient reaches a frozen member's row.
+
+        Args:
+            tensors: to stand for the group's own, one a slot.
+        """
+        tensors = self.tensors() if tensors is None else list(tensors)
         if self._frozen:
             for index, slot in enumerate(self.slots):
                 rows = self._frozen.get(slot.path)

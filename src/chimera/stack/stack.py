@@ -227,6 +227,10 @@ class Stack(nn.Module):
         """
         load_member_state(*self._where(index), state, f"load_member_state({index}, ...)")
 
+    def parts(self) -> list[tuple[Group, list[int]]]:
+        """The groups, each with the ids of its members."""
+        return [(group, [self.members[i] for i in group.positions]) for group in self._groups]
+
     def modes(self) -> dict[str, bool]:
         """Which modules are in training mode: the members' by ``groups.<g>.<path>``, the stack's
         own under the empty name."""
