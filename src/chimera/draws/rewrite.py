@@ -210,9 +210,9 @@ def _multinomial(keys: Tensor, members: bool, args: tuple[Any, ...], kwargs: dic
 
 def switched_off(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether an operator that can draw does not: no dropout asked for, or not training."""
-    values = dict(kwargs)
-    for argument, value in zip(operator._schema.arguments, args, strict=False):
-        values[argument.name] = value
+    arguments = operator._schema.arguments
+    values = {known.name: known.default_value for known in arguments}  # torch leaves defaults out
+    values |= {known.name: value for known, value in zip(arguments, args, strict=False)} | kwargs
     return any(values.get(name) == 0.0 for name in ("dropout_p", "dropout")) or any(
         values.get(name) is False for name in ("train", "training")
     )
