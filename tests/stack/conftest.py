@@ -348,7 +348,7 @@ def _torn() -> bool:
     """Whether the machinery has left something running behind."""
     from chimera.draws.mode import _override, _running
 
-    return bool(_running) or _override.get() is not None
+    return bool(_running.modes) or _override.get() is not None
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ A draw is keyed by (seed, member, step, call): the call is the draw's place sinc
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,12 +50,20 @@ def overridden(key: Key) -> Key:
     return _override.get() or key
 
 
-_running: list[Drawing] = []
+class _Running(threading.local):
+    """The modes that are on, in each thread its own."""
+
+    def __init__(self) -> None:
+        self.modes: list[Drawing] = []
+
+
+_running = _Running()
+_global_generators = threading.RLock()
 
 
 def draws_so_far() -> int:
     """How many random operations the enclosing mode has answered; 0 without one."""
-    return _running[-1].calls if _running else 0
+    return _running.modes[-1].calls if _running.modes else 0
 
 
 def require_draws(what: str) -> None:
@@ -63,7 +72,7 @@ def require_draws(what: str) -> None:
     Raises:
         Undrawable: no mode is on.
     """
-    if not _running:
+    if not _running.modes:
         raise Undrawable(f"{what} draws random numbers, and no key is set")
 
 
@@ -91,19 +100,19 @@ class Drawing(TorchDispatchMode):
         self.refused: Undrawable | None = None
 
     def __enter__(self) -> Drawing:
-        _running.append(self)
+        _running.modes.append(self)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        _running.remove(self)
+        _running.modes.remove(self)
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if any(mode._answering for mode in _running):  # the draw is another mode's to answer
+        if any(mode._answering for mode in _running.modes):  # the draw is another mode's to answer
             return func(*args, **kwargs)
         if _DRAWS not in func.tags or switched_off(func, args, kwargs):
             return func(*args, **kwargs)
@@ -125,7 +134,7 @@ class Drawing(TorchDispatchMode):
         seed = derive(self._keys_on(torch.device("cpu")), self._key.step, call)
         self._answering = True
         try:
-            with forked(int(seed[0]) & (2**63 - 1)):
+            with _global_generators, forked(int(seed[0]) & (2**63 - 1)):
                 return func(*args, **kwargs)
         finally:
             self._answering = False
