@@ -209,3 +209,32 @@ def test_any_turns_of_stack_and_alone(kind: str, moves: list[tuple[int, int]]) -
         alone(expected[member], others[member], batches(count, 100 + turn))
     for i, module in enumerate(expected):
         assert_close(module, stack[i])
+
+
+def test_what_is_frozen_later_stands_still_and_what_is_freed_moves() -> None:
+    """As torch's optimizers, which look at ``requires_grad`` in every step."""
+    torch.manual_seed(0)
+    stack = ch.Stack([nn.Linear(3, 2).double() for _ in range(3)])
+    optimizer = ch.optim.AdamW(stack, lr=0.1, weight_decay=0.5)
+    step = ch.train_step(stack, loss, optimizer)
+    step(batches(1, 0)[0])
+    member = stack[1]
+    member.weight.requires_grad_(False)
+    stack[1] = member
+    before = stack.modules_list()
+    step(batches(1, 1)[0])
+    assert torch.equal(stack[1].weight, before[1].weight)
+    assert not torch.equal(stack[1].bias, before[1].bias)
+    assert not torch.equal(stack[0].weight, before[0].weight)
+    stack.requires_grad_()
+    step(batches(1, 2)[0])
+    assert not torch.equal(stack[1].weight, before[1].weight)
+    stack.requires_grad_(False)
+    with pytest.raises(ValueError, match="requires a gradient"):
+        step(batches(1, 2)[0])
+    stack.requires_grad_()
+    optimizer.freeze([0])
+    optimizer.freeze([2])
+    before = stack.modules_list()
+    step(batches(1, 3)[0])
+    assert [torch.equal(stack[i].bias, before[i].bias) for i in range(3)] == [True, False, True]

@@ -44,18 +44,34 @@ class Entry:
     Attributes:
         name: ``groups.<g>.<path>``.
         parameter: ``[members of the group, ...]``.
-        frozen: the rows that must not move, int64; None where all may.
+        source: what the stack says of it, now.
         rows: the factors of its members.
         state: the optimizer's tensors by name; empty before its first step.
         scratch: memory that a step may use as it likes.
+        held: rows that the optimizer was told to leave, int64.
     """
 
     name: str
     parameter: nn.Parameter
-    frozen: Tensor | None
+    source: StackedParameter
     rows: Rows
     state: dict[str, Tensor] = field(default_factory=dict)
     scratch: Tensor | None = None
+    held: Tensor | None = None
+    _kept: tuple[Any, Tensor | None] = ((), None)
+
+    @property
+    def frozen(self) -> Tensor | None:
+        """The rows that must not move, int64, on the parameter's device; None where all may."""
+        frozen, device = self.source.frozen, self.parameter.device
+        last = self._kept[0]
+        if len(last) != 3 or last[0] is not frozen or last[1] is not self.held or last[2] != device:
+            rows = None if frozen is None else frozen.cpu().nonzero()[:, 0]
+            if self.held is not None:
+                rows = self.held if rows is None else torch.cat([rows, self.held]).unique()
+            chosen = rows.to(device) if rows is not None and len(rows) else None
+            self._kept = ((frozen, self.held, device), chosen)
+        return self._kept[1]
 
 
 @dataclass(slots=True)
@@ -86,10 +102,7 @@ def entries_of(kind: str, stack: Any) -> list[Entry]:
 
 def _entry(found: StackedParameter) -> Entry:
     like = torch.view_as_real(found.parameter) if found.parameter.is_complex() else found.parameter
-    frozen = None
-    if found.frozen is not None and bool(found.frozen.any()):
-        frozen = found.frozen.nonzero()[:, 0].to(found.parameter.device)
-    return Entry(found.name, found.parameter, frozen, Rows(like.detach(), found.members))
+    return Entry(found.name, found.parameter, found, Rows(like.detach(), found.members))
 
 
 def partitioned(kind: str, entries: list[Entry], groups: Any) -> list[list[Entry]]:

@@ -126,9 +126,9 @@ class Optimizer:
         for group in self._groups:
             for entry in group.entries:
                 rows = torch.isin(entry.rows.members, chosen).nonzero()[:, 0]
-                held = rows if entry.frozen is None else torch.cat([entry.frozen.cpu(), rows])
-                if len(held):
-                    entry.frozen = held.unique().to(entry.parameter.device)
+                if len(rows):
+                    held = rows if entry.held is None else torch.cat([entry.held, rows])
+                    entry.held = held.unique()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or with ``set_to_none=False`` fill them with zeros."""
@@ -155,11 +155,16 @@ class Optimizer:
                         f"{self._kind}: the gradient of {entry.name} is sparse, which no optimizer "
                         "of a stack takes; make its layer with sparse=False."
                     )
-            kept = [(entry, _frozen_rows(entry)) for entry in ready if entry.frozen is not None]
+            frozen = [(entry, entry.frozen) for entry in ready]
+            kept = [
+                (entry, rows, entry.parameter.index_select(0, rows))
+                for entry, rows in frozen
+                if rows is not None
+            ]
             if ready:
                 self._update(ready, group.settings)
-            for entry, rows in kept:
-                entry.parameter.index_copy_(0, _index(entry), rows)
+            for entry, rows, values in kept:
+                entry.parameter.index_copy_(0, rows, values)
         self.steps += 1
 
     def _update(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
@@ -344,17 +349,6 @@ def wide(parameter: Tensor) -> torch.dtype:
 def has_fused(parameter: Tensor) -> bool:
     """Whether torch's fused optimizers take ``parameter``."""
     return parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda", "xpu", "mps")
-
-
-def _index(entry: Entry) -> Tensor:
-    assert entry.frozen is not None
-    if entry.frozen.device != entry.parameter.device:
-        entry.frozen = entry.frozen.to(entry.parameter.device)
-    return entry.frozen
-
-
-def _frozen_rows(entry: Entry) -> Tensor:
-    return entry.parameter.index_select(0, _index(entry))
 
 
 def _short(setting: Setting) -> str:

@@ -46,7 +46,9 @@ class Group:
         # value a member.
         self.own: dict[tuple[int, str], list[Any]] = different(readings)
         self.plans: dict[Any, Any] = {}
-        self._frozen: dict[str, list[bool]] = {}
+        # By path which members hold a parameter frozen, where some do and some do not: a tensor
+        # that is never changed in place.
+        self._frozen: dict[str, Tensor] = {}
         twins = read(self.template).slots
         self.read_again(
             {
@@ -66,7 +68,7 @@ class Group:
         if _is_trained(slot):
             frozen = [not tensor.requires_grad for tensor in tensors]
             if any(frozen) and not all(frozen):
-                self._frozen[slot.path] = frozen
+                self._frozen[slot.path] = torch.tensor(frozen)
 
     def read_again(self, new: dict[int, Tensor]) -> None:
         """Take note of the template's tensors; ``new`` gives the stacked ones by id of a twin."""
@@ -147,7 +149,14 @@ class Group:
             container, name = self._homes[index]
             tensor = getattr(container, name)
             return None if tensor.requires_grad else torch.ones(len(self), dtype=torch.bool)
-        return torch.tensor(rows)
+        return rows
+
+    def _moving(self, slot: Slot, stacked: Tensor) -> Tensor:
+        """Which members do not hold a parameter frozen ``[members]``."""
+        rows = self._frozen.get(slot.path)
+        if rows is None or not stacked.requires_grad:
+            return torch.full((len(self),), stacked.requires_grad)
+        return ~rows
 
     def unfreeze(self) -> None:
         """Let no member hold a parameter frozen that others do not."""
@@ -165,8 +174,7 @@ class Group:
                 rows = self._frozen.get(slot.path)
                 tensor = tensors[index]
                 if rows is not None and tensor.requires_grad:
-                    mask = torch.tensor(rows, device=tensor.device)
-                    mask = mask.view(-1, *[1] * (tensor.dim() - 1))
+                    mask = rows.to(tensor.device).view(-1, *[1] * (tensor.dim() - 1))
                     tensors[index] = torch.where(mask, tensor.detach(), tensor)
         return tensors
 
@@ -177,7 +185,7 @@ class Group:
             tensor = stacked.detach()[place].clone(memory_format=torch.preserve_format)
             if isinstance(slot.tensor, nn.Parameter):
                 rows = self._frozen.get(slot.path)
-                free = stacked.requires_grad and not (rows and rows[place])
+                free = stacked.requires_grad and (rows is None or not rows[place])
                 if not _is_trained(slot):
                     free = slot.tensor.requires_grad
                 tensor = nn.Parameter(tensor, requires_grad=free)
@@ -212,12 +220,12 @@ class Group:
         for index, (slot, stacked) in enumerate(zip(self.slots, self.tensors(), strict=True)):
             if not _is_trained(slot):
                 continue
-            rows = self._frozen.get(slot.path) or [not stacked.requires_grad] * len(self)
+            rows = (~self._moving(slot, stacked)).tolist()
             rows[place] = not common[index].tensor.requires_grad
             stacked.requires_grad_(not all(rows))
             self._frozen.pop(slot.path, None)
             if any(rows) and not all(rows):
-                self._frozen[slot.path] = rows
+                self._frozen[slot.path] = torch.tensor(rows)
         theirs = [module for _, module in reading.modules]
         mine = [module for _, module in self.reading.modules]
         for index, module in enumerate(mine):

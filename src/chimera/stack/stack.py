@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -33,13 +33,21 @@ class StackedParameter:
         name: as in ``named_parameters()``, ``groups.<g>.<path>``.
         parameter: ``[members of the group, ...]``.
         members: positions in the stack of the group's members ``[members of the group]``, int64.
-        frozen: which rows must not move ``[members of the group]``, bool; None where all may.
     """
 
     name: str
     parameter: nn.Parameter
     members: Tensor
-    frozen: Tensor | None
+    _group: Group = field(repr=False)
+    _index: int = field(repr=False)
+
+    @property
+    def frozen(self) -> Tensor | None:
+        """Which rows must not move now ``[members of the group]``, bool; None where all may.
+
+        The same tensor as long as it holds.
+        """
+        return self._group.frozen(self._index)
 
 
 class Stack(nn.Module):
@@ -276,7 +284,7 @@ class Stack(nn.Module):
             for index, tensor in enumerate(group.tensors()):
                 if isinstance(tensor, nn.Parameter):
                     name = names[id(tensor)]
-                    found.append(StackedParameter(name, tensor, positions, group.frozen(index)))
+                    found.append(StackedParameter(name, tensor, positions, group, index))
         return found
 
     def differences(self) -> list[str]:
