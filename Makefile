@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 PYTEST := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check tests test-long test-torch shapes docs docs-outputs format build clean
+.PHONY: help install demo test check tests test-long test-torch shapes zoo docs docs-outputs format build clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,20 @@ $(TORCH_INSTALLED): pyproject.toml constraints.txt
 shapes: $(INSTALLED) ## the tests with every annotated shape checked at run time
 	PYTHONPATH=tests/shape_checking $(BIN)/pytest $(PYTEST) \
 		--jaxtyping-packages=chimera,shape_checker.checked
+
+ZOO_VENV := .venv-zoo
+ZOO_INSTALLED := $(ZOO_VENV)/.installed
+
+zoo: $(ZOO_INSTALLED) ## false alarms of check over torchvision and timm (several GB, hours)
+	$(ZOO_VENV)/bin/python benchmarks/zoo/false_alarms.py
+
+# torchvision needs the torch that it was built for, so this environment has its own.
+$(ZOO_INSTALLED): pyproject.toml
+	@test -x $(ZOO_VENV)/bin/python || $(PYTHON) -m venv $(ZOO_VENV)
+	@$(ZOO_VENV)/bin/python $(PIP_INSTALL) torch==2.14.1 torchvision==0.29.1 timm==1.0.31
+	@$(ZOO_VENV)/bin/python $(PIP_INSTALL) hatchling editables
+	@$(ZOO_VENV)/bin/python $(PIP_INSTALL) --no-build-isolation -e .
+	@touch $@
 
 docs: $(INSTALLED) ## the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -2,7 +2,7 @@
 
 Checks every classifier of torchvision and about a hundred small networks of timm (at least one of
 each of its files), keeps what was found in ``found.jsonl`` beside this file, and writes the table
-``docs/check-false-alarms.md`` with the judgement of each finding, which ``judged.json`` holds.
+``docs/check/false-alarms.md`` with the judgement of each finding, which ``judged.json`` holds.
 
     make zoo
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FOUND = HERE / "found.jsonl"
 JUDGED = HERE / "judged.json"
-PAGE = HERE.parents[1] / "docs" / "check-false-alarms.md"
+PAGE = HERE.parents[1] / "docs" / "check" / "false-alarms.md"
 
 _LARGE = ("vit_h_14", "vit_l_16", "vit_l_32", "regnet_y_128gf")
 _SMALL = ("test_", "nano", "atto", "femto", "pico", "xxs", "tiny", "xs", "small", "_s", "b0", "18")

@@ -64,7 +64,7 @@ def test_the_clean_networks_are_clean(network: str) -> None:
     assert [f for f in ch.check(factory, spec) if f.severity != "info"] == []
 
 
-@pytest.mark.parametrize(("number", "rule"), enumerate(MISTAKES))
+@pytest.mark.parametrize(("number", "rule"), list(enumerate(MISTAKES)))
 def test_a_planted_mistake_is_found(number: int, rule: str) -> None:
     network = list(NETWORKS)[number % len(NETWORKS)]
     assert is_found(rule, network), network

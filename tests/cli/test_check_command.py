@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from chimera.check.finding import Finding
 from chimera.cli import main
+from chimera.cli.annotations import annotation
 
 NETS = """
 import torch
@@ -101,3 +103,60 @@ def test_a_mistake_is_one_line(
     assert captured.out == ""
     assert told in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_annotations_of_a_workflow(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "nets.py:Lost", "--input", "batch,20", "--format", "github"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if "unregistered-module" in line]
+    assert line.startswith("::error title=unregistered-module at the root,file=nets.py,line=18::")
+    assert "%0A" in line
+    assert len(lines) == len([line for line in lines if line.startswith("::")])
+
+
+def test_special_characters_of_an_annotation() -> None:
+    finding = Finding("rule", "info", "a:b", "50%,\nmore", "Why: so.", "Mend.", "x,y.py", 3)
+    assert annotation(finding) == (
+        "::notice title=rule at a%3Ab,file=x%2Cy.py,line=3::50%25,%0Amore%0AWhy: so.%0AMend."
+    )
+
+
+def test_rules_left_out_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["check", "nets.py:Lost", "--input", "batch,20"]
+    assert main([*line, "--ignore", "unregistered-module"]) == 0
+    assert "unregistered-module" not in capsys.readouterr().out
+    assert main([*line, "--ignore", "unregistered-modul"]) == 2
+    assert "there is no check rule 'unregistered-modul'; near it: unr" in capsys.readouterr().err
+
+
+def test_the_table_of_a_project(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["check", "nets.py:Lost", "--input", "batch,20"]
+    project = here / "pyproject.toml"
+    project.write_text('[tool.chimera.check]\nfail-on = "never"\nformat = "json"\n')
+    assert main(line) == 0
+    assert json.loads(capsys.readouterr().out)
+    assert main([*line, "--fail-on", "error", "--format", "text"]) == 1
+    assert "nets.py:Lost: " in capsys.readouterr().out
+    project.write_text('[tool.chimera.check]\nignore = ["unregistered-module"]\n')
+    assert main(line) == 0
+    (here / "deep").mkdir()
+    (here / "deep" / "nets.py").write_text((here / "nets.py").read_text())
+    assert main(["check", "deep/nets.py:Lost", "--input", "batch,20"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('ignor = ["a"]', "has no key 'ignor'; there are: ignore, fail-on, format"),
+        ("ignore = 3", "ignore must be a list of names of rules; got 3"),
+        ('ignore = ["nothing"]', "there is no check rule 'nothing'"),
+        ('fail-on = "always"', "fail-on must be one of error, warning, info, never"),
+        ("format = [", "pyproject.toml: "),
+    ],
+)
+def test_mistakes_in_the_table_are_told(
+    table: str, said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "pyproject.toml").write_text(f"[tool.chimera.check]\n{table}\n")
+    assert main(["check", "nets.py:Clean", "--input", "2,20"]) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ").replace("  ", " ")

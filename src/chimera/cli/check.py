@@ -15,12 +15,17 @@ def check(
     settings: Annotated[
         list[str] | None, Parameter(name="--set", negative="", metavar="KEY=VALUE")
     ] = None,
-    format: Literal["text", "json"] = "text",
-    fail_on: Literal["error", "warning", "info", "never"] = "error",
+    ignore: Annotated[
+        list[str] | None, Parameter(name="--ignore", negative="", metavar="RULE")
+    ] = None,
+    format: Literal["text", "json", "github"] | None = None,
+    fail_on: Literal["error", "warning", "info", "never"] | None = None,
 ) -> int:
     """Find the mistakes in a network before a run.
 
-    Exits with 1 when something at or above --fail-on was found, with 0 otherwise.
+    Exits with 1 when something at or above --fail-on was found, with 0 otherwise. The table
+    [tool.chimera.check] of a pyproject.toml, beside the file or above it, may set ignore, fail-on
+    and format.
 
     Parameters
     ----------
@@ -31,11 +36,13 @@ def check(
         2,20:int64 for another dtype than float32. Once for each input of the network.
     settings
         An argument of the network's constructor: --set hidden=32.
+    ignore
+        A rule to leave out. Once for each.
     format
-        What is printed.
+        What is printed: text (unless told), json, or github: annotations of a workflow.
     fail_on
-        The least severity that makes the exit code 1.
+        The least severity that makes the exit code 1: error, unless told.
     """
     from chimera.cli.check_run import run
 
-    return run(module, shapes, settings or [], format, fail_on)
+    return run(module, shapes, settings or [], ignore or [], format, fail_on)

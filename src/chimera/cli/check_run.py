@@ -1,6 +1,7 @@
 """What ``chimera check`` does once its options are read: network, inputs, findings."""
 
 import dataclasses
+import difflib
 import json
 import textwrap
 from collections.abc import Sequence
@@ -14,9 +15,12 @@ from torch import nn
 
 from chimera.check import check as find
 from chimera.check.finding import SEVERITIES, Finding
+from chimera.check.rule import all_rules
+from chimera.cli.annotations import annotation
+from chimera.cli.check_settings import CheckSettings, project_settings
 from chimera.cli.input_shapes import given_inputs
 from chimera.cli.mistake import Mistake
-from chimera.cli.module_source import load_class
+from chimera.cli.module_source import load_class, source_file
 from chimera.cli.settings import check_settings, read_settings
 from chimera.cli.verdict import verdict
 
@@ -24,23 +28,52 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
 def run(
-    source: str, shapes: Sequence[str], settings: Sequence[str], form: str, fail_on: str
+    source: str,
+    shapes: Sequence[str],
+    settings: Sequence[str],
+    ignore: Sequence[str],
+    form: str | None,
+    fail_on: str | None,
 ) -> int:
-    """Print the findings of the network; 1 if one is at or above ``fail_on``, else 0."""
+    """Print the findings of the network; 1 if one is at or above ``fail_on``, else 0.
+
+    What is None is as the project sets it, else ``"text"`` and ``"error"``.
+    """
     network = load_class(source)
+    project = project_settings(source_file(source).parent)
     arguments = check_settings(network, read_settings(settings))
     given = given_inputs(shapes)
-    findings = [_nearby(finding) for finding in find(_made(source, network, arguments), given)]
+    made = _made(source, network, arguments)
+    findings = [_nearby(finding) for finding in find(made, given, ignore=_known(ignore, project))]
     console = Console()
+    form = form or project.format or "text"
     if form == "json":
         content = [dataclasses.asdict(finding) for finding in findings]
         print(json.dumps(content, indent=2))  # noqa: T201
+    elif form == "github":
+        for finding in findings:
+            print(annotation(finding))  # noqa: T201
     else:
         _print(console, source, findings)
-    if fail_on == "never":
+    limit = fail_on or project.fail_on or "error"
+    if limit == "never":
         return 0
-    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
+    failing = SEVERITIES[: SEVERITIES.index(limit) + 1]
     return int(any(finding.severity in failing for finding in findings))
+
+
+def _known(ignore: Sequence[str], project: CheckSettings) -> list[str]:
+    """The rules to leave out, of the command line and of the project."""
+    for where, names in (("--ignore", ignore), ("[tool.chimera.check] ignore", project.ignore)):
+        for name in names:
+            if name not in all_rules():
+                raise Mistake(f"{where}: there is no check rule {name!r}; near it: {_near(name)}")
+    return [*ignore, *project.ignore]
+
+
+def _near(name: str) -> str:
+    close = difflib.get_close_matches(name, all_rules(), n=3, cutoff=0.0)
+    return ", ".join(close)
 
 
 def _nearby(finding: Finding) -> Finding:

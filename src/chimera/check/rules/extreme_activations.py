@@ -15,34 +15,30 @@ SMALL = 1e-5
 
 def find(context: Context) -> Iterable[Place]:
     experiment = context.experiment
-    if experiment is None or experiment.evaluation is None:
+    if experiment is None or experiment.training is None:
         return
-    for tape in (experiment.training, experiment.evaluation):
-        if tape is None or not tape.outputs:
-            continue
-        sizes = [v.size for v in tape.outputs if v.dtype.is_floating_point and v.finite]
-        given = [v.size for v in tape.inputs if v.dtype.is_floating_point]
-        if not sizes or (given and not 1e-2 < max(given) < 1e2):
-            return
-        large = max(sizes) > LARGE
-        # Exactly zero is a layer that starts at zero.
-        if not large and not 0 < max(sizes) < SMALL:
-            continue
-        found = _first(tape, large)
-        word = "grow" if large else "vanish"
-        yield Place(
-            found.path if found is not None else "",
-            f"activations {word}: the output has a root mean square of {max(sizes):.2g}, at "
-            "inputs of 1"
-            + (
-                f"; {type(found.module).__name__} is where they pass {LARGE if large else SMALL:g}"
-                if found is not None
-                else ""
-            ),
-            mend="Draw weights by the width of the layer (nn.init.kaiming_normal_), or put a norm "
-            "behind it.",
-        )
+    # In evaluation the statistics of a fresh batch norm say nothing of what comes.
+    tape = experiment.training
+    sizes = [v.size for v in tape.outputs if v.dtype.is_floating_point and v.finite]
+    given = [v.size for v in tape.inputs if v.dtype.is_floating_point]
+    if not sizes or (given and not 1e-2 < max(given) < 1e2):
         return
+    large = max(sizes) > LARGE
+    # Exactly zero is a layer that starts at zero.
+    if not large and not 0 < max(sizes) < SMALL:
+        return
+    said = "grow" if large else "vanish"
+    said = f"activations {said}: the root mean square of the output is {max(sizes):.2g}"
+    found = _first(tape, large)
+    if found is not None:
+        limit = LARGE if large else SMALL
+        said += f"; this {type(found.module).__name__} is the first to pass {limit:g}"
+    yield Place(
+        found.path if found is not None else "",
+        said,
+        mend="Draw weights by the width of the layer (nn.init.kaiming_normal_), or put a norm "
+        "behind it.",
+    )
 
 
 def _first(tape: Tape, large: bool) -> Visit | None:

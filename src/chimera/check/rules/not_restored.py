@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from chimera.build.twin import replica
+from chimera.check.attributes import held
 from chimera.check.context import Context
 from chimera.check.experiment import Experiment, quiet
 from chimera.check.rule import Place, Rule
 from chimera.draws.seeds import forked
 from chimera.paths.nest import flatten
-from chimera.paths.structure import own_attributes
 from chimera.paths.walk import join
 
 
@@ -77,16 +77,13 @@ def _differences(context: Context, net: nn.Module, other: nn.Module) -> Iterable
     for path, module in net.named_modules():
         if path not in others:
             continue
-        kept = {
-            **own_attributes(module),
-            **{n: module._buffers[n] for n in module._non_persistent_buffers_set},
-        }
-        for name, value in kept.items():
-            second = getattr(others[path], name, None)
-            mine, its = (
-                [t for t in flatten(v)[0] if isinstance(t, Tensor)] for v in (value, second)
-            )
-            if mine and not _same(mine, its):
+        # What is kept in plain attributes is the business of other rules.
+        found |= any(True for _ in held(module, nn.Module)) or any(
+            True for _ in held(module, Tensor)
+        )
+        for name in module._non_persistent_buffers_set:
+            mine, its = module._buffers[name], others[path]._buffers.get(name)
+            if mine is not None and its is not None and not _same([mine], [its]):
                 found = True
                 file, line = context.assigned(type(module), name)
                 yield Place(
