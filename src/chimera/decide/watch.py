@@ -108,7 +108,7 @@ class Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         conversion = CONVERSIONS.get(func)
-        if conversion is not None and isinstance(args[0], Tensor):
+        if conversion is not None and args and isinstance(args[0], Tensor):
             return self._answer(args[0], conversion)
         if func in _UNANSWERABLE:
             self.refused = Asked(f"the module asks a tensor for its {_UNANSWERABLE[func]}")
