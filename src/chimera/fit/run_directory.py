@@ -78,7 +78,8 @@ class RunDirectory:
     ) -> None:
         self.path = Path(out)
         self._lines: JsonLines | None = None
-        _check_holds(self.path, resume)
+        if "config.json" not in _names(self.path):
+            _check_holds(self.path, resume)
         self._made = _missing(self.path)
         try:
             claim_empty(self.path, ignore={LOCK, *_names(self.path)})
@@ -87,7 +88,7 @@ class RunDirectory:
             self._unmake()
             raise
         try:
-            _check_holds(self.path, resume)  # another process may have started a run meanwhile
+            _check_holds(self.path, resume)
             there = os.path.lexists(self.path / "config.json")
             self.config: Row | None = _config(self.path / "config.json") if there else None
             self.finished = os.path.lexists(self.path / "members.safetensors")
