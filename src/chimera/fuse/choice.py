@@ -1,0 +1,171 @@
+"""Whether to run branches as one or one by one: by a rule that measurements back, or by a clock.
+
+``"model"`` decides by the number of branches and their work: the same network with the same shapes
+on the same device always decides the same. ``"measure"`` times both the first time it meets a kind
+of call. Decisions are kept for the whole process by structure, shapes, dtype, device, mode and
+number of threads.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chimera.fuse.parts import Given, Part
+from chimera.fuse.transforms import transformed
+from chimera.paths.nest import flatten
+
+WAYS = ("model", "measure")
+ROUNDS = 7
+MARGIN = 0.97
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Where running as one wins: from ``branches`` on, up to ``work`` operations a branch."""
+
+    branches: int
+    work: float
+
+
+# What ``benchmarks/branches.py`` measured on a CPU, see ``benchmarks/results``. With one thread a
+# large product runs at the same rate alone; with more, small ones lose time in handing out work.
+# Grouped convolutions lose from some size on. On another device nothing was measured: the numbers
+# are those of a CPU with threads.
+_ONE_THREAD = {
+    "products": Limit(8, 4e6),
+    "convolutions": Limit(3, 5e6),
+    "vmap": Limit(16, 2e6),
+    "recurrent": Limit(4, 1e6),
+}
+_THREADS = _ONE_THREAD | {"products": Limit(8, 1e8)}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether branches run as one, and why, in a few words."""
+
+    as_one: bool
+    why: str
+
+
+_DECISIONS: dict[Any, Decision] = {}
+
+
+def decision(
+    part: Part,
+    branches: Sequence[nn.Module],
+    given: Given,
+    named: dict[str, Any],
+    alone: Callable[[], Any],
+    decide: str,
+) -> Decision:
+    """Whether to run a call of ``branches`` as one.
+
+    Args:
+        part: what runs them as one.
+        branches: of one structure.
+        given: the positional arguments of every branch.
+        named: the keyword arguments of all.
+        alone: runs them one by one.
+        decide: "model" or "measure".
+
+    Raises:
+        Refused: timing showed that they cannot run as one.
+    """
+    key = _key(part, branches, given, named, decide)
+    found = _DECISIONS.get(key)
+    if found is None:
+        if decide == "measure" and not transformed():
+            found = _measured(part, branches, given, named, alone)
+        else:
+            found = _modelled(part, given)
+        if not transformed():
+            _DECISIONS[key] = found
+    return found
+
+
+def _key(
+    part: Part, branches: Sequence[nn.Module], given: Given, named: dict[str, Any], decide: str
+) -> Any:
+    leaves = flatten((given[0], named))[0]
+    shapes = tuple(
+        (tuple(leaf.shape), leaf.dtype, leaf.device, leaf.requires_grad)
+        for leaf in leaves
+        if isinstance(leaf, Tensor)
+    )
+    modes = tuple([modules[0].training for modules in part.moded])
+    same = all(args[0] is given[0][0] for args in given if args)
+    threads = torch.get_num_threads()
+    return (decide, part.structure, shapes, same, modes, torch.is_grad_enabled(), threads)
+
+
+def _modelled(part: Part, given: Given) -> Decision:
+    leaves = flatten(given[0])[0]
+    device = next((leaf.device for leaf in leaves if isinstance(leaf, Tensor)), None)
+    threads = torch.get_num_threads() > 1 or (device is not None and device.type != "cpu")
+    limit = (_THREADS if threads else _ONE_THREAD)[part.kind]
+    count, work = len(given), part.work(given)
+    if count < limit.branches:
+        return Decision(False, f"{count} branches are fewer than {limit.branches} ({part.kind})")
+    if work > limit.work:
+        return Decision(
+            False, f"{work:.1e} operations a branch are more than {limit.work:.0e} ({part.kind})"
+        )
+    return Decision(True, f"{count} branches of {work:.1e} operations ({part.kind})")
+
+
+def _measured(
+    part: Part,
+    branches: Sequence[nn.Module],
+    given: Given,
+    named: dict[str, Any],
+    alone: Callable[[], Any],
+) -> Decision:
+    """Time forward, and backward where there is one, both ways in turn; nothing is left changed."""
+    buffers = list({id(b): b for branch in branches for b in branch.buffers()}.values())
+    before = [buffer.detach().clone() for buffer in buffers]
+    wanted: list[Tensor] = [
+        p for branch in branches for p in branch.parameters() if p.requires_grad
+    ]
+    leaves = flatten((given, named))[0]
+    wanted += {
+        id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad
+    }.values()
+    devices = {b.device for b in [*wanted, *buffers] if b.device.type == "cuda"}
+    times: dict[str, list[float]] = {"one by one": [], "as one": []}
+    ways = {"one by one": alone, "as one": lambda: part.run(given, named)}
+    with torch.random.fork_rng(devices=list(devices)):
+        try:
+            for turn in range(ROUNDS + 2):
+                for name, way in ways.items():
+                    took = _time(way, wanted, devices)
+                    if turn > 1:  # the first two warm up
+                        times[name].append(took)
+        finally:
+            with torch.no_grad():
+                for buffer, copy in zip(buffers, before, strict=True):
+                    buffer.copy_(copy)
+    slow, fast = (statistics.median(found) for found in times.values())
+    said = f"measured {fast * 1e3:.3g} ms as one, {slow * 1e3:.3g} ms one by one"
+    return Decision(fast < MARGIN * slow, said)
+
+
+def _time(way: Callable[[], Any], wanted: list[Tensor], devices: set[torch.device]) -> float:
+    for device in devices:
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    outputs = [leaf for leaf in flatten(way())[0] if isinstance(leaf, Tensor)]
+    outputs = [leaf for leaf in outputs if leaf.requires_grad]
+    if outputs and wanted:
+        ones = [torch.ones_like(output) for output in outputs]
+        torch.autograd.grad(outputs, wanted, ones, allow_unused=True)
+    for device in devices:
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

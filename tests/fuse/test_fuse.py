@@ -1,0 +1,409 @@
+"""Fused networks against the plain ones."""
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor, nn
+
+import chimera as ch
+from chimera.fuse import choice
+from chimera.fuse.choice import Limit
+from chimera.verify.measure import Runs
+
+
+@pytest.fixture(autouse=True)
+def always_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it costs: these tests are about what is computed."""
+    every = {kind: Limit(2, 1e30) for kind in choice._THREADS}
+    monkeypatch.setattr(choice, "_THREADS", every)
+    monkeypatch.setattr(choice, "_ONE_THREAD", every)
+    monkeypatch.setattr(choice, "_DECISIONS", {})
+
+
+def run(net: nn.Module, x: Tensor, seed: int = 0) -> dict[str, Tensor]:
+    """Outputs, gradients and buffers of one forward and backward of a copy."""
+    net, x = copy.deepcopy(net), x.detach().clone()
+    if x.is_floating_point():
+        x.requires_grad_()
+    torch.manual_seed(seed)
+    out = net(x)
+    outputs = list(out) if isinstance(out, tuple | list) else [out]
+    total = sum((o * torch.cos(torch.arange(o.numel()).to(o).view(o.shape))).sum() for o in outputs)
+    total.backward()
+    found = {f"output {i}": o.detach() for i, o in enumerate(outputs)}
+    if x.grad is not None:
+        found["x"] = x.grad
+    for name, p in net.named_parameters():
+        found[f"gradient {name}"] = torch.zeros_like(p) if p.grad is None else p.grad
+    found |= {f"buffer {name}": b.clone() for name, b in net.named_buffers()}
+    return found
+
+
+def nudged(net: nn.Module) -> nn.Module:
+    net = copy.deepcopy(net)
+    with torch.no_grad():
+        for p in net.parameters():
+            flip = torch.randint(0, 2, p.shape, generator=torch.Generator().manual_seed(0))
+            p.copy_(torch.nextafter(p, (flip * 2.0 - 1) * float("inf")))
+    return net
+
+
+def agree(net: nn.Module, x: Tensor, fused: nn.Module | None = None) -> nn.Module:
+    """Assert that the fused network computes what the plain one does, as ``ch.verify`` measures."""
+    fused = ch.fuse(net) if fused is None else fused
+    ours, loop, moved = run(fused, x), run(net, x), run(nudged(net), x)
+    wide = x.double() if x.is_floating_point() else x
+    dropped = any(isinstance(m, nn.Dropout) and m.training for m in net.modules())
+    exact = loop if dropped else run(copy.deepcopy(net).double(), wide)
+    assert list(ours) == list(loop)
+    for name in loop:
+        four = [found[name].double() for found in (ours, loop, exact, moved)]
+        one = Runs(*four, torch.finfo(torch.float32).eps).compare("tensor", name, by_member=False)
+        assert one.ok, str(one)
+    fused(x)  # a note of how the last call ran
+    return fused
+
+
+def ran_as_one(fused: nn.Module) -> bool:
+    return "the last call ran as one" in str(ch.explain(fused))
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True), nn.Linear(5, 4))
+
+
+class Own(nn.Module):
+    """A forward that no table knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.sin(self.a(x))) * 2
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(6, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x)[0][:, -1]
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(6, 6) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x))
+
+
+def conv(norm: bool = True) -> nn.Module:
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4) if norm else nn.GroupNorm(2, 4)]
+    layers += [nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, groups=2), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(16, 3))
+
+
+def inner() -> nn.Module:
+    return ch.Sequential(
+        nn.Linear(6, 6),
+        ch.Residual(nn.Sequential(nn.Linear(6, 6), nn.Tanh())),
+        ch.Parallel(mlp(), mlp(), mlp()),
+        ch.Repeat(nn.Linear, 2, 12, 12),
+        ch.Repeat(nn.Linear(12, 12), 2, share=True),
+        ch.Parallel(nn.Linear(12, 3), nn.Sequential(nn.Linear(12, 3), nn.GELU()), combine="sum"),
+    )
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(6, 3), (5, 6)),
+    "no bias": (lambda: nn.Linear(6, 3, bias=False), (5, 6)),
+    "mlp": (mlp, (5, 6)),
+    "one row": (mlp, (6,)),
+    "sequences": (mlp, (2, 3, 6)),
+    "norms": (lambda: nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 4), nn.BatchNorm1d(4)), (9, 6)),
+    "rms norm": (lambda: nn.Sequential(nn.Linear(6, 4), nn.RMSNorm(4)), (5, 6)),
+    "convolution": (conv, (4, 3, 8, 8)),
+    "group norm": (lambda: conv(False), (4, 3, 8, 8)),
+    "nested": (inner, (5, 6)),
+    "own forward": (Own, (5, 6)),
+    "gru": (Recurrent, (3, 4, 6)),
+    "attention": (Attention, (3, 4, 6)),
+    "dropout": (lambda: nn.Sequential(mlp(), nn.Dropout(0.3), mlp2(), nn.Dropout(0.5)), (5, 6)),
+}
+
+
+def mlp2() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4), nn.Softmax(1))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("combine", ["concat", "stack", "sum", "mean", "tuple"])
+def test_fused_computes_the_same(name: str, combine: str) -> None:
+    make, shape = CASES[name]
+    torch.manual_seed(1)
+    net = nn.Sequential(ch.Parallel(*(make() for _ in range(4)), combine=combine, dim=-1))
+    fused = agree(net, torch.randn(shape))
+    assert ran_as_one(fused), str(ch.explain(fused))
+    if name != "one row":
+        net.eval()
+        agree(net, torch.randn(shape))
+
+
+def test_branches_of_several_structures() -> None:
+    torch.manual_seed(0)
+    net = ch.Parallel(mlp(), nn.Linear(6, 2), mlp(), nn.Linear(6, 2), nn.Identity())
+    fused = agree(net, torch.randn(3, 6))
+    report = str(ch.explain(fused))
+    assert "branches 0, 2: as one" in report
+    assert "branches 1, 3: as one" in report
+    assert "branch 4: not fused: the only one of its structure" in report
+
+
+def test_each_branch_its_own_input() -> None:
+    net = ch.Parallel(mlp(), mlp(), inputs="each")
+    fused = ch.fuse(net)
+    xs = torch.randn(2, 3, 6)
+    torch.testing.assert_close(fused(*xs), net(*xs))
+    assert ran_as_one(fused)
+
+
+def test_state_is_that_of_the_plain_network() -> None:
+    net = nn.Sequential(ch.Parallel(*(conv() for _ in range(3))))
+    fused = ch.fuse(net)
+    fused(torch.randn(2, 3, 8, 8))
+    assert list(fused.state_dict()) == list(net.state_dict())
+    assert [n for n, _ in fused.named_parameters()] == [n for n, _ in net.named_parameters()]
+    other = nn.Sequential(ch.Parallel(*(conv() for _ in range(3))))
+    fused.load_state_dict(other.state_dict())
+    x = torch.randn(2, 3, 8, 8)
+    agree(other, x, fused)
+    net.load_state_dict(fused.state_dict())
+    agree(net, x, fused)
+    state = net.state_dict()
+    del state["0.1.0.weight"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*0\.1\.0\.weight"):
+        fused.load_state_dict(state)
+
+
+def test_training_with_torch_optim_and_back() -> None:
+    torch.manual_seed(0)
+    net = ch.Parallel(*(mlp() for _ in range(5))).double()
+    fused = ch.fuse(net)
+    x, y = torch.randn(8, 6).double(), torch.randn(8, 20).double()
+    for one in (net, fused):
+        optimizer = torch.optim.AdamW(one.parameters(), lr=0.01)
+        for _ in range(10):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(one(x), y).backward()
+            optimizer.step()
+    plain = ch.unfuse(fused)
+    assert type(plain) is ch.Parallel
+    for (name, a), b, c in zip(
+        net.state_dict().items(),
+        fused.state_dict().values(),
+        plain.state_dict().values(),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9, msg=name)
+        assert torch.equal(b, c)
+    torch.testing.assert_close(plain(x), fused(x))
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        lambda net: net.double(),
+        copy.deepcopy,
+        lambda net: pickle.loads(pickle.dumps(net)),
+        lambda net: copy.deepcopy(net).double().float(),
+    ],
+)
+def test_moved_and_copied(moved: Callable[[nn.Module], nn.Module]) -> None:
+    net = ch.Parallel(*(conv() for _ in range(3)))
+    fused = ch.fuse(net)
+    x = torch.randn(2, 3, 8, 8)
+    fused(x), net(x)
+    made, plain = moved(fused), moved(net)
+    x = x.to(next(made.parameters()))
+    torch.testing.assert_close(made(x), plain(x))
+    assert ran_as_one(made)
+    with torch.no_grad():  # what is written to a row counts, whoever holds it
+        for one in (made, plain):
+            one[1][0].weight.data = one[1][0].weight.data * 2
+            one[2][0].bias += 1
+    torch.testing.assert_close(made(x), plain(x))
+
+
+def test_functional_call_and_transforms() -> None:
+    net = ch.Parallel(*(mlp() for _ in range(3))).double()
+    fused = ch.fuse(net)
+    x = torch.randn(4, 6).double()
+    others = {name: torch.randn_like(p) for name, p in net.named_parameters()}
+
+    def loss(one: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+        return lambda params, x: torch.func.functional_call(one, params, (x,)).square().sum()
+
+    torch.testing.assert_close(loss(fused)(others, x), loss(net)(others, x))
+    for transform in (torch.func.grad, torch.func.jacrev):
+        ours, theirs = (transform(loss(one))(others, x) for one in (fused, net))
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(torch.vmap(fused)(x[:, None]), torch.vmap(net)(x[:, None]))
+
+
+def test_second_derivatives() -> None:
+    net = ch.Parallel(*(nn.Sequential(nn.Linear(3, 4), nn.Tanh()) for _ in range(3))).double()
+    fused = ch.fuse(net)
+    x = torch.randn(2, 3).double().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: fused(x), (x,))
+    norms = []
+    for one in (net, fused):
+        (slope,) = torch.autograd.grad(one(x).sum(), x, create_graph=True)
+        norms.append(
+            torch.autograd.grad(
+                slope.square().sum(),
+                list(one.parameters()),
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        )
+    torch.testing.assert_close(norms[0], norms[1])
+
+
+def test_frozen_and_tied_parameters() -> None:
+    torch.manual_seed(0)
+    net = ch.Parallel(*(mlp() for _ in range(3)))
+    net[1][0].weight.requires_grad_(False)
+    net[2][2].weight = net[0][2].weight
+    agree(net, torch.randn(3, 6))
+
+
+def test_what_runs_one_by_one_is_said() -> None:
+    fused = ch.fuse(ch.Parallel(*(mlp() for _ in range(3))))
+    x = torch.randn(2, 6)
+    calls: list[int] = []
+    handle = fused[1].register_forward_hook(lambda *_: calls.append(1))
+    fused(x)
+    assert calls == [1]
+    assert "hooks" in str(ch.explain(fused))
+    handle.remove()
+    fused(x)
+    assert ran_as_one(fused)
+    fused[0].eval()
+    agree(ch.unfuse(fused), x, fused)
+
+
+def test_conditions_and_draws_of_a_users_own_run_one_by_one() -> None:
+    class Draws(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.rand(4)
+
+    class Asks(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if self.a.bias.sum() > 0 else x[:, :4]
+
+    class Keeps(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = super().forward(x)
+            return self.last
+
+    for kind in (Draws, Asks, Keeps):
+        torch.manual_seed(0)
+        net = ch.Parallel(*(kind() for _ in range(4)))
+        fused = agree(net, torch.randn(3, 6))
+        assert "one by one" in str(ch.explain(fused))
+
+
+def test_a_weight_changed_before_backward_is_an_error() -> None:
+    fused = ch.fuse(ch.Parallel(mlp(), mlp()))
+    out = fused(torch.randn(2, 6)).sum()
+    with torch.no_grad():
+        fused[0][0].weight += 1
+    with pytest.raises(RuntimeError, match="changed in place between forward and backward"):
+        out.backward()
+
+
+def test_wrong_shapes_raise_as_the_plain_network() -> None:
+    net = ch.Parallel(mlp(), mlp())
+    for x in (torch.randn(2, 5), torch.randn(2, 6).double()):
+        with pytest.raises(RuntimeError) as plain:
+            net(x)
+        with pytest.raises(RuntimeError) as fused:
+            ch.fuse(net)(x)
+        assert str(fused.value) == str(plain.value)
+
+
+def test_exported_and_compiled() -> None:
+    net = ch.Parallel(*(mlp() for _ in range(3)))
+    fused = ch.fuse(net)
+    x = torch.randn(2, 6)
+    exported = torch.export.export(fused, (x,))
+    torch.testing.assert_close(exported.module()(x), net(x))
+    torch.testing.assert_close(torch.compile(fused, backend="eager", fullgraph=True)(x), net(x))
+
+
+def test_measure_leaves_no_trace_and_is_remembered() -> None:
+    torch.manual_seed(0)
+    net = ch.Parallel(*(nn.Sequential(conv(), nn.Dropout(0.5)) for _ in range(3)))
+    fused = ch.fuse(net, decide="measure")
+    agree(net, torch.randn(4, 3, 8, 8), fused)
+    assert "measured" in str(ch.explain(fused))
+    known = len(choice._DECISIONS)
+    ch.fuse(net, decide="measure")(torch.randn(4, 3, 8, 8))
+    assert len(choice._DECISIONS) == known
+
+
+def test_arguments() -> None:
+    with pytest.raises(TypeError, match="net must be a module"):
+        ch.fuse(3)
+    with pytest.raises(ValueError, match="decide must be"):
+        ch.fuse(mlp(), decide="fast")
+    with pytest.raises(ValueError, match=r"0\.weight is uninitialized; build the network first"):
+        ch.fuse(ch.Parallel(nn.LazyLinear(3), nn.LazyLinear(3)))
+    with pytest.raises(RuntimeError, match=r"came: float32 \[2, 5\]"):
+        ch.fuse(ch.Parallel(mlp(), mlp()), ch.spec(2, 5))
+
+
+LAYERS = st.sampled_from(
+    [
+        lambda: nn.Linear(6, 6),
+        lambda: nn.Tanh(),
+        lambda: nn.LayerNorm(6),
+        lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True)),
+        lambda: nn.BatchNorm1d(6),
+        lambda: nn.Dropout(0.4),
+        lambda: ch.Residual(nn.Linear(6, 6)),
+        lambda: ch.Repeat(nn.Linear, 2, 6, 6),
+        lambda: ch.Parallel(nn.Linear(6, 6), nn.Linear(6, 6), combine="sum"),
+        lambda: ch.Parallel(nn.Linear(6, 2), nn.Linear(6, 4)),
+        lambda: ch.Residual(nn.Dropout(0.2), projection=nn.Linear(6, 6)),
+    ]
+)
+BRANCHES = st.lists(LAYERS, min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    kinds=st.lists(st.tuples(BRANCHES, st.integers(1, 4)), min_size=1, max_size=2),
+    combine=st.sampled_from(["concat", "stack", "sum", "mean", "tuple"]),
+    training=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_random_networks(
+    kinds: list[tuple[list[Callable[[], nn.Module]], int]], combine: str, training: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    branches = [
+        nn.Sequential(*(layer() for layer in layers)) for layers, n in kinds for _ in range(n)
+    ]
+    net = nn.Sequential(nn.Linear(6, 6), ch.Parallel(*branches, combine=combine, dim=-1))
+    net.train(training)
+    agree(net, torch.randn(7, 6))
