@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from chimera.fit import fit as fit
     from chimera.fit.data import data as data
     from chimera.fit.digits import digits as digits
+    from chimera.fuse import fuse as fuse
+    from chimera.fuse import unfuse as unfuse
     from chimera.paths import ChimeraWarning as ChimeraWarning
     from chimera.stack import Stack as Stack
     from chimera.stack import each as each
@@ -58,6 +60,7 @@ _HOMES = {
     "chimera.engine": ("train_step",),
     "chimera.summary": ("summary", "Summary"),
     "chimera.verify": ("verify",),
+    "chimera.fuse": ("fuse", "unfuse"),
     "chimera.fit": ("fit", "data", "digits", "LogUniform"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

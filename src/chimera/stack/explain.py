@@ -145,7 +145,11 @@ def explain(thing: Any) -> Any:
     if isinstance(thing, nn.Module):
         from chimera.build.adopt import report_of
 
-        return Explanation(notes=tuple(report_of(thing)))
+        notes = report_of(thing)
+        for path, part in thing.named_modules():
+            if hasattr(type(part), "__explain__"):
+                notes += [f"{path}: {line}" for line in str(part.__explain__()).splitlines()]
+        return Explanation(notes=tuple(notes))
     raise TypeError(
         f"explain takes a Stack, a step or a module, got {thing!r:.60} "
         f"of type {type(thing).__name__}"
