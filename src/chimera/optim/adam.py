@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from chimera.optim.arithmetic import as_real, gradient, has_fused, wide
 from chimera.optim.groups import Entry, Stacked
-from chimera.optim.optimizer import Optimizer, as_real, gradient, has_fused, wide
+from chimera.optim.optimizer import Optimizer
 from chimera.optim.settings import Range, Setting
 from chimera.optim.state import COUNT, LIKE, empty_state
 

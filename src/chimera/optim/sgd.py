@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
+from chimera.optim.arithmetic import as_real, gradient, has_fused
 from chimera.optim.groups import Entry, ParameterGroup, Stacked
-from chimera.optim.optimizer import Optimizer, as_real, gradient, has_fused
+from chimera.optim.optimizer import Optimizer
 from chimera.optim.settings import Range, Setting
 from chimera.optim.state import LIKE, ROWS, empty_state
 
