@@ -11,7 +11,7 @@ from torch import nn
 
 from chimera.build.inputs import Inputs
 from chimera.build.trial import Trial, try_shapes
-from chimera.check.experiment import Experiment, made
+from chimera.check.experiment import LARGEST, Experiment, count, made
 from chimera.check.source import ClassSource, Method, Sources, users
 from chimera.paths.walk import every_path, join
 
@@ -81,6 +81,9 @@ class Context:
     def experiment(self) -> Experiment | None:
         """Real runs of a copy; None without a specification, or where it cannot be run."""
         if self.root is None or self.spec is None:
+            return None
+        # A factory is only called where what it makes is known to be small.
+        if count(self.root) > LARGEST:
             return None
         return made(self.factory or self.root, self.spec)
 

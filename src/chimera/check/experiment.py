@@ -158,10 +158,10 @@ def made(net: nn.Module | Callable[[], nn.Module], inputs: Inputs) -> Experiment
     def prepared() -> Experiment | None:
         with quiet():
             built = replica(net) if isinstance(net, nn.Module) else net()
-            if sum(p.numel() for p in built.parameters() if not _waits(p)) > LARGEST:
-                return None
             if any(map(_waits, (*built.parameters(), *built.buffers()))):
                 build(built, inputs.map(_specified), seed=0)
+            if count(built) > LARGEST:
+                return None
             if any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers())):
                 return None
             experiment = Experiment(built, inputs)
@@ -187,6 +187,11 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings(), forked(0):
         warnings.simplefilter("ignore")
         yield
+
+
+def count(net: nn.Module) -> int:
+    """The numbers in the parameters that have a shape."""
+    return sum(p.numel() for p in net.parameters() if not _waits(p))
 
 
 def _waits(tensor: Tensor) -> bool:

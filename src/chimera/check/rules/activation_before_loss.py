@@ -14,6 +14,12 @@ from chimera.check.tail import last_activations
 _CROSS_ENTROPY = (nn.CrossEntropyLoss, functional.cross_entropy)
 _WITH_LOGITS = (nn.BCEWithLogitsLoss, functional.binary_cross_entropy_with_logits)
 _NLL = (nn.NLLLoss, functional.nll_loss)
+_REGRESSION = (
+    (nn.MSELoss, functional.mse_loss),
+    (nn.L1Loss, functional.l1_loss),
+    (nn.SmoothL1Loss, functional.smooth_l1_loss),
+    (nn.HuberLoss, functional.huber_loss),
+)
 
 _WRONG: list[tuple[tuple[Any, ...], str, Severity, str]] = [
     (_CROSS_ENTROPY, "softmax", "error", "Return the logits: cross-entropy applies log-softmax."),
@@ -35,11 +41,22 @@ _WRONG: list[tuple[tuple[Any, ...], str, Severity, str]] = [
     (_WITH_LOGITS, "log_sigmoid", "error", "Return the logits: the loss applies the sigmoid."),
     (_NLL, "softmax", "error", "Use log_softmax: the loss expects logarithms of probabilities."),
     (_NLL, "sigmoid", "error", "Use log_softmax: the loss expects logarithms of probabilities."),
+    *(
+        (
+            losses,
+            "relu",
+            "warning",
+            "Return the linear output: behind a ReLU half of the outputs start at 0, where no "
+            "gradient comes back, and none can be negative.",
+        )
+        for losses in _REGRESSION
+    ),
 ]
 
 
 def find(context: Context) -> Iterable[Place]:
     if context.loss is None:
+        yield from _without_loss(context)
         return
     for last in last_activations(context):
         for losses, activation, severity, mend in _WRONG:
@@ -52,6 +69,22 @@ def find(context: Context) -> Iterable[Place]:
                     severity,
                     mend=mend,
                 )
+
+
+def _without_loss(context: Context) -> Iterable[Place]:
+    """What is worth knowing where nobody says what the network is trained with."""
+    for last in last_activations(context):
+        if last.activation in ("softmax", "sigmoid"):
+            loss = "CrossEntropyLoss" if last.activation == "softmax" else "BCEWithLogitsLoss"
+            yield Place(
+                last.path,
+                f"the network ends in {last.activation}: right for probabilities, wrong before "
+                f"nn.{loss}, which applies it itself (give loss= to be sure)",
+                last.file,
+                last.line,
+                "info",
+                mend="Return the logits, if the loss is that.",
+            )
 
 
 def _is_one_of(loss: Any, losses: tuple[Any, ...]) -> bool:
@@ -67,7 +100,8 @@ RULE = Rule(
     name="activation-before-loss",
     severity="error",
     what="A softmax or sigmoid at the end of a network whose loss expects logits, or the other way "
-    "round. Needs the loss.",
+    "round; a ReLU at the end of a regression. Without the loss, a softmax or sigmoid at the end "
+    "is worth knowing.",
     why="An activation that is applied twice flattens the gradients: the network trains slowly, to "
     "a worse result, and says nothing.",
     mend="Return what the loss expects.",
