@@ -107,7 +107,7 @@ class Node:
             (row.name, row.shape, row.dtype, row.trains, row.tied_to is None)
             for row in self.tensors
         )
-        findings = tuple((found.rule, found.severity, found.message) for found in self.findings)
+        findings = tuple((found.rule, found.severity) for found in self.findings)
         return (
             self.kind,
             self.settings,

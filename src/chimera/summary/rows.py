@@ -1,7 +1,7 @@
 """The lines of a printed summary: a row for each node or fold, with notes below it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chimera.check.finding import SEVERITIES, Finding
 from chimera.summary.fold import Fold, folded
@@ -122,7 +122,12 @@ class _Rows:
             yield from self._children([Fold((node,), 1) for node in fold.shown], rest, above)
             return
         frozen = 0 < first.parameters == first.frozen
-        notes = tuple(_notes(first, frozen and not above))
+        notes = tuple(
+            replace(note, text=f"{note.text} (so in all {fold.times})")
+            if note.kind in SEVERITIES
+            else note
+            for note in _notes(first, frozen and not above)
+        )
         before, after = _flow(first)
         yield Row(lead, rest, fold.names, fold.label, first.path, before, after, figures, notes)
         yield from self._children(folded(first.children), rest, above or frozen)

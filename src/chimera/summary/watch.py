@@ -77,18 +77,18 @@ class Watch:
         self._counter = FlopCounterMode(display=False)
         self._counter.mod_tracker = cast(Any, _NoTracker())
         self._exit = ExitStack()
-        for module, path in first_paths(net).items():
-            if not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
-                self._hook(module, path)
-
-    def __enter__(self) -> "Watch":
-        for tensor in tensors_of(self.net):
+        for tensor in tensors_of(net):
             if not is_uninitialized(tensor):
                 self._know(tensor)
                 if not tensor.is_meta:
                     without = tensor.to("meta")
                     self._know(without)
                     self._without_data[id(tensor)] = tensor, without
+        for module, path in first_paths(net).items():
+            if not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                self._hook(module, path)
+
+    def __enter__(self) -> "Watch":
         self._exit.enter_context(self._counter)
         self._exit.enter_context(saved_tensors_hooks(self._kept, lambda tensor: tensor))
         self._exit.enter_context(_Operations(self))

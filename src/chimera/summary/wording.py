@@ -22,7 +22,7 @@ def size(count: int) -> str:
 
 def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
     unit = 0
-    while unit < len(units) - 1 and float(f"{value:.3g}") >= base:
+    while unit < len(units) - 1 and max(value, float(f"{value:.3g}")) >= base:
         value /= base
         unit += 1
     if unit == 0:
@@ -33,7 +33,7 @@ def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
 
 def percent(share: float) -> str:
     """A share of 1 in whole percent; ``<1%`` for what is less but not nothing."""
-    return "<1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
+    return "<1%" if 0 < share < 0.01 else f"{100 * share:.0f}%"
 
 
 def shape(spec: Spec) -> str:

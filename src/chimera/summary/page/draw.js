@@ -24,7 +24,7 @@ function filled(element, attributes, children) {
 
 function scaled(value, base, units) {
   let unit = 0;
-  while (unit < units.length - 1 && Number(value.toPrecision(3)) >= base) { value /= base; unit += 1; }
+  while (unit < units.length - 1 && Math.max(value, Number(value.toPrecision(3))) >= base) { value /= base; unit += 1; }
   if (unit === 0) return value.toFixed(0) + units[0];
   return value.toFixed(value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2) + units[unit];
 }

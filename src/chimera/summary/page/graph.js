@@ -77,7 +77,7 @@ function card(index, box) {
   group.append(drawn("rect", { class: "box", width, height, rx: box.open ? 12 : 9 }));
   if (box.open) {
     group.classList.add("group");
-    group.append(drawn("text", { class: "title", x: 16, y: 22 }, cut(label, 30),
+    group.append(drawn("text", { class: "title", x: 16, y: 22 }, cut(label, 30), " ",
       drawn("tspan", { class: "under-title", dx: 8 }, cut(name, 30))));
   } else {
     group.append(

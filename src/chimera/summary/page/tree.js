@@ -72,12 +72,12 @@ function leaf({ key, level, matched, open }, whole) {
   },
   made("span", { class: "twist", "aria-hidden": "true" }, children ? "▶" : ""),
   made("span", { class: "dot", "aria-hidden": "true" }),
-  made("span", { class: "name" }, fold ? fold.names : module.name),
+  " ", made("span", { class: "name" }, fold ? fold.names : module.name), " ",
   made("span", { class: "kind" }, fold ? fold.label : module.kind));
   if (!fold && isTied(module)) row.append(made("span", { class: "mark", title: "tied" }, "↔"));
   if (severity) row.append(made("span", { class: `flag ${severity}`, role: "img", "aria-label": severity, title: severity }));
   if (amount) {
-    row.append(made("span", { class: "figure" }, trunk.measure.text(amount)));
+    row.append(" ", made("span", { class: "figure" }, trunk.measure.text(amount)));
     const wide = 88 * amount / whole;
     if (key !== "m0" && wide >= 2) row.append(made("span", { class: "bar", style: `width: ${wide}px` }));
   }
