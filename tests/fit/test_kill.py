@@ -83,6 +83,15 @@ def writing(out: Path) -> bool:
     )
 
 
+def wait_for_a_writing(out: Path, child: int) -> None:
+    """Wait until a checkpoint is half-written or the process is gone."""
+    while not writing(out):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+
+
 def kill_and_resume(server: Server, folder: Path, kills: int, rng: random.Random) -> int:
     """Kill runs ``kills`` times, each until it is done; how many died inside a writing."""
     server.start(folder / "whole")
@@ -99,12 +108,10 @@ def kill_and_resume(server: Server, folder: Path, kills: int, rng: random.Random
         while code != 0:
             child = server.start(out)
             if done < kills:
-                deadline = time.monotonic() + rng.uniform(0, took)
-                hunting = rng.random() < 0.5
-                while time.monotonic() < deadline:
-                    if hunting and writing(out):
-                        time.sleep(rng.uniform(0, 0.02))
-                        break
+                time.sleep(rng.uniform(0, took))
+                if rng.random() < 0.7:
+                    wait_for_a_writing(out, child)
+                    time.sleep(rng.uniform(0, 0.005))
                 with suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
             code = server.ended()
