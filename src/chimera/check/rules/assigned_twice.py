@@ -48,7 +48,12 @@ def _twice(method: Method, body: list[ast.stmt]) -> Iterator[tuple[str, int, int
                     continue
                 if name in made:
                     yield name, made[name], statement.lineno
-                made[name] = statement.lineno
+                # An empty container or an Identity is a default, not a layer.
+                value = statement.value
+                if isinstance(value, ast.Call) and (value.args or value.keywords):
+                    made[name] = statement.lineno
+                else:
+                    made.pop(name, None)
 
 
 def _is_owner(statement: ast.stmt, me: ast.AST) -> bool:

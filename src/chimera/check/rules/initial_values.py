@@ -35,13 +35,17 @@ def find(context: Context) -> Iterable[Place]:
             if not values.isfinite().all():
                 kind = "NaN" if values.isnan().any() else "infinite numbers"
                 yield Place(path, f"`{full}` holds {kind}", severity="error")
-            elif values.dim() < 2 or values.numel() < 4 or not p.requires_grad:
                 continue
-            elif not values.any():
+            if values.dim() < 2 or values.numel() < 4 or not p.requires_grad:
+                continue
+            # Elsewhere zero is usual: positions, scales and biases of attention.
+            if not isinstance(module, _WEIGHTED):
+                continue
+            if not values.any():
                 gradient = (gradients or {}).get(full)
                 if gradient is not None and not gradient.any():
                     said = f"`{full}` is zero, and so is its gradient: it will stay zero"
-            elif isinstance(module, _WEIGHTED) and bool((values == values.flatten()[0]).all()):
+            elif bool((values == values.flatten()[0]).all()):
                 said = f"every number of `{full}` is {values.flatten()[0].item():g}"
             if said:
                 yield Place(path, said)
