@@ -4,8 +4,10 @@ from chimera.stack.rules import activations as activations
 from chimera.stack.rules import adaptive_softmax as adaptive_softmax
 from chimera.stack.rules import bilinear as bilinear
 from chimera.stack.rules import control as control
+from chimera.stack.rules import convolution as convolution
 from chimera.stack.rules import cross_map as cross_map
 from chimera.stack.rules import embedding as embedding
+from chimera.stack.rules import group_norm as group_norm
 from chimera.stack.rules import linear as linear
 from chimera.stack.rules import linear_losses as linear_losses
 from chimera.stack.rules import losses as losses
@@ -14,6 +16,7 @@ from chimera.stack.rules import normalized as normalized
 from chimera.stack.rules import numeric_activations as numeric_activations
 from chimera.stack.rules import numeric_dropout as numeric_dropout
 from chimera.stack.rules import numeric_norms as numeric_norms
+from chimera.stack.rules import packed as packed
 from chimera.stack.rules import pooling as pooling
 from chimera.stack.rules import probability_losses as probability_losses
 from chimera.stack.rules import recurrent as recurrent

@@ -10,7 +10,7 @@ from chimera.stack.rules.functions import replaces
 from chimera.stack.rules.table import rule
 
 
-@replaces(F.rrelu, torch.rrelu)
+@replaces(F.rrelu)
 def rrelu(
     input: Tensor,
     lower: float = 1.0 / 8,
