@@ -24,9 +24,10 @@ from chimera.fuse.lanes import Lanes
 from chimera.fuse.layers import draw, noise
 from chimera.fuse.program import Met, Program, Run, Unlowerable, lower
 from chimera.fuse.transforms import transformed
+from chimera.paths.memory import overlapping
 from chimera.paths.nest import flatten
 from chimera.paths.slots import skeleton
-from chimera.paths.structure import overlapping, read
+from chimera.paths.structure import read
 from chimera.stack.batched import run_batched
 from chimera.stack.each import Each, arguments
 from chimera.stack.group import Group
@@ -168,7 +169,7 @@ class Lowered:
             value = Lanes(torch.empty_like(x.tensor, device="meta"), x.spread)
             try:
                 self._operation(value, Run(meta, shapes=shapes))
-            except Exception as error:  # noqa: BLE001 - the branches alone say what does not fit
+            except Exception as error:
                 raise Refused(_why(error)) from error
 
     def work(self, given: Given) -> float:
@@ -305,7 +306,8 @@ def _outputs(found: Outputs, count: int) -> Any:
 
 
 def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
+    said = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said[:160]}"
 
 
 def part_of(branches: Sequence[nn.Module]) -> tuple[Part, str]:

@@ -9,9 +9,9 @@ different between them is the numbers in the tensors, and which of them require 
 from __future__ import annotations
 
 import dataclasses
+from itertools import zip_longest
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -20,6 +20,7 @@ from chimera.paths.nest import flatten, leaf_names
 from chimera.paths.own_hooks import computed_by
 from chimera.paths.walk import join
 
+_NOTHING = object()
 _INTERNAL = frozenset(nn.Module().__dict__)
 HOOKS = tuple(sorted(name for name in _INTERNAL if name.endswith("_hooks")))
 _CALLED = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -106,15 +107,23 @@ def own_attributes(module: nn.Module) -> dict[str, Any]:
 
 def difference(one: Reading, other: Reading) -> tuple[Fact, Fact] | None:
     """The first fact in which two structures differ, or None where they are the same."""
-    for a, b in zip(one.facts, other.facts, strict=False):
-        if a.path != b.path or a.name != b.name or not same(a.value, b.value):
+    for a, b in zip_longest(one.facts, other.facts):
+        if a is None or b is None or (a.path, a.name) != (b.path, b.name):
+            return _alone(a, b, one, other)
+        if not same(a.value, b.value):
             return a, b
-    if len(one.facts) != len(other.facts):
-        longer = one if len(one.facts) > len(other.facts) else other
-        extra = longer.facts[min(len(one.facts), len(other.facts))]
-        missing = Fact(extra.path, extra.name, "nothing")
-        return (extra, missing) if longer is one else (missing, extra)
     return None
+
+
+def _alone(a: Fact | None, b: Fact | None, one: Reading, other: Reading) -> tuple[Fact, Fact]:
+    """A fact that one structure alone has; the two at hand where only the order differs."""
+    mine, theirs = ({(f.path, f.name) for f in reading.facts} for reading in (one, other))
+    if a is not None and (b is None or (a.path, a.name) not in theirs):
+        return a, Fact(a.path, a.name, _NOTHING)
+    assert b is not None
+    if a is None or (b.path, b.name) not in mine:
+        return Fact(b.path, b.name, _NOTHING), b
+    return a, b
 
 
 def describe_difference(pair: tuple[Fact, Fact]) -> str:
@@ -122,11 +131,13 @@ def describe_difference(pair: tuple[Fact, Fact]) -> str:
     a, b = pair
     where = a.path or "the module itself"
     if (a.path, a.name) != (b.path, b.name):
-        return f"{where}: {a.name}, against {b.path or 'the module itself'}: {b.name}"
+        return f"{where}: {a.name} stands where {b.path or 'the module itself'}: {b.name} does"
     return f"{where}: {a.name} is {_show(a.value)} against {_show(b.value)}"
 
 
 def _show(value: Any) -> str:
+    if value is _NOTHING:
+        return "nothing"
     if isinstance(value, Opaque):
         value = value.value
     if isinstance(value, tuple) and value[:1] == ("function",):
@@ -256,25 +267,3 @@ def _class_of(module: nn.Module) -> Any:
     if parametrize.is_parametrized(module):
         return ("parametrized", *(base for base in type(module).__mro__[1:2]))
     return type(module)
-
-
-def overlapping(slots: list[Slot]) -> tuple[Slot, Slot] | None:
-    """Two slots whose tensors share memory without being one tensor, or None."""
-    spans: dict[tuple[Any, int], list[tuple[int, int, Slot]]] = {}
-    for slot in slots:
-        tensor = slot.tensor
-        if nn.parameter.is_lazy(tensor) or tensor.layout is not torch.strided or slot.computed:
-            continue
-        if tensor.device.type == "meta" or tensor.numel() == 0:
-            continue
-        start = int(tensor.storage_offset()) * tensor.element_size()
-        reach = sum(
-            (size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)
-        )
-        end = start + (int(reach) + 1) * tensor.element_size()
-        key = (tensor.device, tensor.untyped_storage().data_ptr())
-        for other_start, other_end, other in spans.setdefault(key, []):
-            if start < other_end and other_start < end:
-                return other, slot
-        spans[key].append((start, end, slot))
-    return None

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from chimera.paths.structure import Fact, Reading, difference, overlapping, read
+from chimera.paths.memory import overlapping
+from chimera.paths.structure import Fact, Reading, difference, read
 from chimera.stack.numbers import alike
 
 
