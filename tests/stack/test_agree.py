@@ -43,7 +43,9 @@ def test_without_a_fault_they_agree(agree, members):
 
 def test_neighbours_weights_are_told(agree, members, monkeypatch):
     running = Group.running
-    monkeypatch.setattr(Group, "running", lambda self: [t.roll(1, 0) for t in running(self)])
+    monkeypatch.setattr(
+        Group, "running", lambda self, *args: [t.roll(1, 0) for t in running(self, *args)]
+    )
     with pytest.raises(AssertionError, match="output"):
         agree(members(Net, 4), X)
 
