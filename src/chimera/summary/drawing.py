@@ -4,9 +4,11 @@ Indices stand for modules and cells, so that the page needs no search.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from chimera.build.spec import Spec
+from chimera.check.finding import Finding
 from chimera.summary.fold import Fold, folded
 from chimera.summary.node import Node, TensorRow
 from chimera.summary.report import Summary
@@ -100,7 +102,7 @@ class _Drawing:
             "seconds": node.seconds,
             "tied_to": None if node.tied_to is None else self._index[node.tied_to],
             "tensors": [self._tensor(node, row) for row in node.tensors],
-            "findings": [dataclasses.asdict(finding) for finding in node.findings],
+            "findings": [_finding(finding) for finding in node.findings],
             "units": None if node.tied_to is not None else self._values.units(node.path),
             "children": self._children[index],
         }
@@ -159,3 +161,9 @@ class _Drawing:
             [edge.source, edge.target, "×".join(map(str, edge.shape)) or "()"]  # noqa: RUF001
             for edge in self._report.flow.edges
         ]
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    """A finding with the bare name of its file: a page may go to others."""
+    file = None if finding.file is None else Path(finding.file).name
+    return {**dataclasses.asdict(finding), "file": file}

@@ -235,7 +235,7 @@ function pull(node, other) {
   if (node.lane && other.lane) return 8;
   const [upper, lower] = node.below.includes(other) ? [node, other] : [other, node];
   const alone = upper.below.length === 1 && lower.above.length === 1;
-  return alone ? 6 : node.lane || other.lane ? .25 : 1;
+  return alone ? 6 : node.lane || other.lane ? .05 : 1;
 }
 
 // Gives each node the place nearest to its neighbours' that keeps order and distance: least squares
