@@ -57,15 +57,16 @@ def _turn(module: While, x: Any, active: Tensor) -> Any:
     if after_shape != shape:
         raise Unmaskable("the body of While gives another nesting than it takes")
     return shape.rebuild(
-        [
-            torch.where(active, new, old) if isinstance(old, Tensor) else _unmasked(new, old)
-            for new, old in zip(after, leaves, strict=True)
-        ]
+        [_chosen(active, new, old) for new, old in zip(after, leaves, strict=True)]
     )
 
 
-def _unmasked(new: Any, old: Any) -> Any:
-    if new is not old and new != old:
+def _chosen(active: Tensor, new: Any, old: Any) -> Any:
+    if isinstance(new, Tensor) and isinstance(old, Tensor):
+        if (new.shape, new.dtype) != (old.shape, old.dtype):
+            raise Unmaskable("the body of While gives another shape or dtype than it takes")
+        return torch.where(active, new, old)
+    if type(new) is not type(old) or (new is not old and new != old):
         raise Unmaskable("the body of While changes a value that is no tensor")
     return old
 
