@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from chimera.stack import load as load
     from chimera.stack import save as save
     from chimera.store import CheckpointError as CheckpointError
+    from chimera.store import LockedError as LockedError
     from chimera.summary import Summary as Summary
     from chimera.summary import summary as summary
     from chimera.verify import verify as verify
@@ -56,7 +57,7 @@ _HOMES = {
     "chimera.draws": ("randomness",),
     "chimera.paths": ("ChimeraWarning",),
     "chimera.stack": ("Stack", "each", "explain", "save", "load"),
-    "chimera.store": ("CheckpointError",),
+    "chimera.store": ("CheckpointError", "LockedError"),
     "chimera.engine": ("train_step",),
     "chimera.summary": ("summary", "Summary"),
     "chimera.verify": ("verify",),

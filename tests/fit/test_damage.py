@@ -50,17 +50,17 @@ def train(out: Path | None, **options: Any) -> Any:
     return ch.fit(nets(), blobs(), out=out, **{**given, **options})
 
 
-def unfinished(out: Path) -> Path:
+def unfinished(out: Path, seed: int) -> Path:
     with pytest.raises(Stop):
-        train(out, progress=stop_after(3))
+        train(out, progress=stop_after(3), seed=seed)
     return out
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two runs stopped after three epochs, checkpoints at steps 6 and 9."""
+    """Two different runs stopped after three epochs, checkpoints at steps 6 and 9."""
     folder = tmp_path_factory.mktemp("runs")
-    return unfinished(folder / "one"), unfinished(folder / "two")
+    return unfinished(folder / "one", 0), unfinished(folder / "two", 1)
 
 
 def look(run: Path, step: int) -> None:
