@@ -5,7 +5,7 @@ from torch import nn
 
 import chimera as ch
 from chimera.stack.rules import linear, table
-from chimera.verify.measure import Runs
+from chimera.verify.measure import Runs, relative
 from chimera.verify.verify import VerificationError
 
 
@@ -165,3 +165,9 @@ def test_mistakes_are_told(stack):
         ch.verify(stack, x, steps=2)
     with pytest.raises(TypeError, match="targets are for a loss"):
         ch.verify(stack, x, torch.zeros(4))
+
+
+def test_an_imaginary_part_counts():
+    one, other = torch.tensor([[1 + 2j]]), torch.tensor([[1 + 3j]])
+    assert not relative("trained buffer", "phase", one, other, 1e-6).ok
+    assert relative("trained buffer", "phase", one, one.clone(), 1e-6).ok

@@ -144,7 +144,10 @@ def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def gradient(parameter: Tensor) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    """The gradient of a parameter, dense; zeros where it has none."""
+    if parameter.grad is None:
+        return torch.zeros_like(parameter)
+    return parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
 
 
 def input_gradients(leaves: Sequence[Any]) -> dict[str, Tensor]:

@@ -86,10 +86,16 @@ class Runs:
 
 def relative(kind: str, name: str, stack: Tensor, loop: Tensor, rtol: float) -> Comparison:
     """A tensor ``[members, ...]`` after whole runs in float64."""
+    stack, loop = real(stack), real(loop)
     apart = _apart(stack.double(), loop.double())
     return Comparison(
         kind, name, _largest(apart), rtol * _largest(loop.double().abs()), _member(apart, True)
     )
+
+
+def real(tensor: Tensor) -> Tensor:
+    """A complex tensor as pairs of real numbers; any other as it is."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def _apart(one: Tensor, other: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from chimera.verify.loop import (
     stacked,
     watched,
 )
-from chimera.verify.measure import Comparison, Runs
+from chimera.verify.measure import Comparison, Runs, real
 from chimera.verify.training import compare_training
 
 
@@ -155,6 +155,7 @@ def _compare(kind: str, name: str, four: list[Any], unit: float, by_member: bool
         return max(parts, key=lambda one: (not one.ok, one.error))
     if not all(isinstance(one, Tensor) for one in four):
         return _equal(kind, name, four[0], four[2])
+    four = [real(one) for one in four]
     if not four[0].dtype.is_floating_point:
         apart = float((four[0] != four[1]).sum()) if four[0].shape == four[1].shape else 1.0
         return Comparison(kind, name, apart, 0.0, None)
