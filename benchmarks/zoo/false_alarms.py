@@ -131,6 +131,7 @@ def write_page():
     rows = [json.loads(line) for line in FOUND.open()]
     checked = [row for row in rows if row["failed"] is None]
     lines, wrong = [], set()
+    largest = max((row["parameters"] for row in checked), default=0)
     for row in sorted(checked, key=lambda row: row["network"]):
         rules = collections.Counter(
             (f["rule"], f["severity"]) for f in row["findings"] if f["severity"] != "info"
@@ -146,8 +147,10 @@ def write_page():
     failed = [f"`{row['network']}`: {row['failed']}" for row in rows if row["failed"]]
     PAGE.write_text(
         "# False alarms\n\n"
-        f"`ch.check` over {len(checked)} networks of torchvision and timm, as `make zoo` runs it "
-        "(batch named, images of random numbers, no loss). "
+        f"`ch.check` over {len(checked)} networks of torchvision and timm, the largest of "
+        f"{largest / 1e6:.0f} million parameters, as `make zoo` runs it (batch named, images of "
+        "random numbers, no loss; a run goes on with the networks that are not yet in "
+        "`benchmarks/zoo/found.jsonl`). "
         f"{len(wrong)} of them ({share:.1%}) show an error or warning that is not real. "
         "What is only worth knowing (`info`) is not counted.\n\n"
         "| network | severity | rule | findings | judged | why |\n"

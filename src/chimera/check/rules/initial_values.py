@@ -36,7 +36,7 @@ def find(context: Context) -> Iterable[Place]:
                 kind = "NaN" if values.isnan().any() else "infinite numbers"
                 yield Place(path, f"`{full}` holds {kind}", severity="error")
                 continue
-            if values.dim() < 2 or values.numel() < 4 or not p.requires_grad:
+            if values.dim() < 2 or values[0].numel() < 2 or len(values) < 2 or not p.requires_grad:
                 continue
             # Elsewhere zero is usual: positions, scales and biases of attention.
             if not isinstance(module, _WEIGHTED):
