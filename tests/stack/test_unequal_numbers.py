@@ -328,3 +328,16 @@ def test_any_numbers(chances: list[float], data: st.DataObject) -> None:
     ).double()
     assert len(stack.groups) == 1
     ch.verify(stack.train(), torch.randn(5, 3).double(), raises=True)
+
+
+def test_a_recorded_call_is_told_from_one_with_other_numbers() -> None:
+    stack = ch.Stack([nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(s)) for s in (0.1, 0.2, 0.2)])
+    before = stack.constants()
+    stack[2] = stack[2]
+    assert stack.constants() == before
+    stack[2] = stack[0]
+    assert stack.constants() != before
+    before, member = stack.constants(), stack[1]
+    member[0].bias.requires_grad_(False)
+    stack[1] = member
+    assert stack.constants() != before

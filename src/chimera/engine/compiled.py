@@ -106,7 +106,7 @@ def _kind_of(stack: Stack, given: Arguments) -> Any:
         (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf)
         for leaf in given.leaves
     )
-    modes = tuple(stack.modes().items())
+    modes = (*stack.modes().items(), stack.constants())
     state = tuple((p.dtype, p.device, p.requires_grad) for p in stack.parameters())
     return (given.shape, tuple(given.own), shapes, modes, state, torch.is_autocast_enabled("cpu"))
 

@@ -162,6 +162,12 @@ class Group:
         """Let no member hold a parameter frozen that others do not."""
         self._frozen.clear()
 
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        """What a recorded call holds for good: numeric settings, and whose rows are frozen."""
+        frozen = tuple((path, tuple(rows.tolist())) for path, rows in self._frozen.items())
+        return (*self.numbers.values, frozen)
+
     def running(self, tensors: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The stacked tensors as a call uses them: no gradient reaches a frozen member's row.
 

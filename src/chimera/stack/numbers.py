@@ -92,6 +92,7 @@ class Numbers:
     Attributes:
         wheres: the settings.
         forwards: the numeric rules that run their modules, by index.
+        values: of each setting, one a member.
     """
 
     def __init__(self, reading: Reading, own: Mapping[Where, Sequence[Any]]) -> None:
@@ -111,6 +112,7 @@ class Numbers:
             self._values.append(values)
             self.forwards[index] = rule.forward
         self._kept: dict[torch.device, list[Tensor]] = {}
+        self.values = tuple(map(tuple, self._values))
 
     def names(self, index: int) -> list[str]:
         """The settings of a module, by its index, that differ."""

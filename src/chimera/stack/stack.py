@@ -268,6 +268,10 @@ class Stack(nn.Module):
             for path, module in group.reading.modules
         }
 
+    def constants(self) -> tuple[Any, ...]:
+        """What a recording of a call would hold for good: two equal ones give the same call."""
+        return tuple(group.constants for group in self._groups)
+
     def requires_grad_(self, requires_grad: bool = True) -> Stack:
         """Let every parameter of every member take gradients, or none of them."""
         super().requires_grad_(requires_grad)
