@@ -407,3 +407,44 @@ def test_random_networks(
     net = nn.Sequential(nn.Linear(6, 6), ch.Parallel(*branches, combine=combine, dim=-1))
     net.train(training)
     agree(net, torch.randn(7, 6))
+
+
+def test_few_branches_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {kind: Limit(5, 1e30) for kind in choice._THREADS}
+    monkeypatch.setattr(choice, "_THREADS", many)
+    monkeypatch.setattr(choice, "_ONE_THREAD", many)
+    fused = ch.fuse(ch.Parallel(*(mlp() for _ in range(4))))
+    fused(torch.randn(2, 6))
+    assert "not fused: 4 branches are fewer than 5" in str(ch.explain(fused))
+    fused = ch.fuse(ch.Parallel(*(mlp() for _ in range(5))))
+    fused(torch.randn(2, 6))
+    assert ran_as_one(fused)
+
+
+def test_large_products_run_one_by_one_where_that_is_as_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = {kind: Limit(2, 1000.0) for kind in choice._THREADS}
+    monkeypatch.setattr(choice, "_THREADS", small)
+    monkeypatch.setattr(choice, "_ONE_THREAD", small)
+    fused = ch.fuse(ch.Parallel(*(mlp() for _ in range(3))))
+    fused(torch.randn(2, 6))  # 2 * 2 * (6 * 5 + 5 * 4) = 200 operations
+    assert ran_as_one(fused)
+    fused(torch.randn(20, 6))
+    assert "2.0e+03 operations a branch are more than 1e+03" in str(ch.explain(fused))
+
+
+def test_an_inner_block_is_fused_where_the_outer_is_not() -> None:
+    torch.manual_seed(0)
+    net = ch.Parallel(ch.Sequential(ch.Parallel(mlp(), mlp())), nn.Linear(6, 8))
+    fused = agree(net, torch.randn(3, 6))
+    assert ran_as_one(fused[0])
+    assert type(ch.unfuse(fused)[0][0]) is ch.Parallel
+    agree(net, torch.randn(3, 6), copy.deepcopy(fused))
+
+
+def test_a_stack_of_fused_networks() -> None:
+    fused = [ch.fuse(ch.Parallel(mlp(), mlp())) for _ in range(2)]
+    stack = ch.Stack(fused)
+    ch.verify(stack, torch.randn(3, 6), raises=True)
+    assert not ch.explain(stack).alone

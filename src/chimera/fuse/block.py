@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from chimera.blocks import Parallel
 from chimera.blocks.children import children, names
 from chimera.blocks.combine import WAYS
-from chimera.fuse.choice import decision
+from chimera.fuse.choice import decision, hopeless
 from chimera.fuse.joint import Joint
 from chimera.fuse.lanes import Lanes
 from chimera.fuse.nested import combined
 from chimera.fuse.parts import Given, Part, Refused, part_of
 from chimera.fuse.program import Run
+from chimera.fuse.transforms import transformed
 from chimera.paths.structure import describe_difference, difference, read
 from chimera.stack.explain import Explanation
 
@@ -55,13 +56,15 @@ class Fused(Parallel):
         for name, value in vars(block).items():
             self.__dict__[name] = value.copy() if isinstance(value, dict) else value
         self.made_from, self.decide = type(block), decide
+        # So that a block that gains nothing loses nothing.
+        self.never = not any(one.part is not None for one in _known(self).members)
 
     def plain(self) -> Parallel:
         """The block that this one was made from, with the branches of this one."""
         block = self.made_from.__new__(self.made_from)
         nn.Module.__init__(block)
         for name, value in vars(self).items():
-            if name not in ("made_from", "decide"):
+            if name not in ("made_from", "decide", "never"):
                 block.__dict__[name] = value.copy() if isinstance(value, dict) else value
         return block
 
@@ -75,11 +78,11 @@ class Fused(Parallel):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The outputs of the branches, combined."""
-        if torch.compiler.is_compiling():
+        if self.never or self.devices is not None or torch.compiler.is_compiling():
+            return super().forward(*inputs, **named)
+        if transformed() and self not in _KNOWN:  # as inside a Stack: tensors without memory
             return super().forward(*inputs, **named)
         known = _known(self)
-        if self.devices is not None or not any(one.part is not None for one in known.members):
-            return super().forward(*inputs, **named)
         size = len(self)
         given = self._each(inputs) if self.inputs == "each" else [inputs] * size
         outputs: list[Any] = [None] * size
@@ -176,7 +179,7 @@ def _known(block: Fused) -> Known:
     branches = children(block)
     found = _KNOWN.get(block)
     if found is None or any(map(operator.is_not, branches, found.branches)):
-        members = [_member(branches, positions) for positions in _alike(block)]
+        members = [_member(branches, positions, block.decide) for positions in _alike(block)]
         parts = [one.part for one in members if one.part is not None]
         modules = {id(m): m for branch in branches for m in branch.modules()}.values()
         hooks = [getattr(module, name) for module in modules for name in _HOOKS]
@@ -219,7 +222,7 @@ def _alike(block: Fused) -> list[list[int]]:
     return [positions for _, positions in found]
 
 
-def _member(branches: list[nn.Module], positions: list[int]) -> Member:
+def _member(branches: list[nn.Module], positions: list[int], decide: str) -> Member:
     mine = [branches[position] for position in positions]
     if len(mine) == 1:
         why = "the only one of its structure"
@@ -233,4 +236,5 @@ def _member(branches: list[nn.Module], positions: list[int]) -> Member:
         part, how = part_of(mine)
     except Refused as error:
         return Member(positions, None, str(error))
-    return Member(positions, part, how)
+    why = hopeless(part, len(mine), decide)
+    return Member(positions, None, why) if why else Member(positions, part, how)

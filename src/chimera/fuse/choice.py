@@ -40,9 +40,9 @@ class Limit:
 # are those of a CPU with threads.
 _ONE_THREAD = {
     "products": Limit(8, 4e6),
-    "convolutions": Limit(3, 5e6),
-    "vmap": Limit(16, 2e6),
-    "recurrent": Limit(4, 1e6),
+    "convolutions": Limit(3, 1e7),
+    "vmap": Limit(16, 1e6),
+    "recurrent": Limit(3, 5e6),
 }
 _THREADS = _ONE_THREAD | {"products": Limit(8, 1e8)}
 
@@ -89,6 +89,14 @@ def decision(
         if not transformed():
             _DECISIONS[key] = found
     return found
+
+
+def hopeless(part: Part, count: int, decide: str) -> str:
+    """Why the rule lets ``count`` branches never run as one, whatever the input; else empty."""
+    fewest = min(limits[part.kind].branches for limits in (_ONE_THREAD, _THREADS))
+    if decide == "measure" or count >= fewest:
+        return ""
+    return f"{count} branches are fewer than {fewest} ({part.kind})"
 
 
 def _key(
