@@ -73,9 +73,14 @@ def test_generators_are_given_back_after_an_error():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    with pytest.raises(KeyError), forked(5):
-        torch.rand(7)
-        raise KeyError
+
+    def fail() -> None:
+        with forked(5):
+            torch.rand(7)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert torch.equal(torch.rand(2), expected)
 
 

@@ -80,6 +80,15 @@ def test_the_step_counts_draws_by_the_optimizer():
     assert torch.equal(step(x, y), first)
 
 
+@pytest.mark.parametrize("classes", [1, 15, 16, 40])
+def test_cross_entropy_over_few_and_many_classes(classes):
+    stack = ch.Stack(ch.instances(nn.Linear, 3, 6, classes)).double()
+    x, y = torch.randn(7, 6, dtype=torch.float64), torch.randint(0, classes, (7,))
+    y[2] = -100
+    optimizer = ch.optim.SGD(stack, lr=0.1)
+    ch.verify(stack, x, y, loss=F.cross_entropy, optimizer=optimizer, steps=3, raises=True)
+
+
 def test_ignored_targets_do_not_count():
     stack = ch.Stack(ch.instances(Net, 3))
     step = ch.train_step(stack, F.cross_entropy, ch.optim.SGD(stack, lr=0.0))

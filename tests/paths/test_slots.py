@@ -96,6 +96,16 @@ class TestExchange:
         assert state(net) == before
         assert net.product.__closure__[0].cell_contents is net.layer.weight
 
+    def test_what_stands_for_a_parameter_says_that_it_is_one(self):
+        """By an attribute that torch's own ``isinstance`` asks."""
+        net, tensors = Net(), others(Net())
+        exchange = Exchange(read(net))
+        assert not isinstance(tensors[1], nn.Parameter)
+        exchange.put(tensors)
+        assert isinstance(net.layer.weight, nn.Parameter)
+        assert not isinstance(net.mean, nn.Parameter)
+        exchange.take_back()
+
     def test_what_was_written(self):
         net = Net()
         before, exchange = state(net), Exchange(read(net))

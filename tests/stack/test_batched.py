@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import functools
 import typing
@@ -205,6 +206,12 @@ class AsksGraph(Base):
         return h * (2 if h.grad_fn is None else 5) * (3 if h.is_leaf else 7)
 
 
+class AsksClass(Base):
+    def forward(self, x):
+        weight, scale = self.layer.weight, 3 if isinstance(x, nn.Parameter) else 5
+        return self.layer(x) * (2 if isinstance(weight, nn.Parameter) else 7) * scale
+
+
 class CatchesItem(Base):
     def forward(self, x):
         h = self.layer(x)
@@ -232,7 +239,8 @@ class CatchesHiddenDraw(Base):
 
 
 @pytest.mark.parametrize(
-    "kind", [AsksGradient, TensorHook, AsksGraph, CatchesItem, CatchesDraw, CatchesHiddenDraw]
+    "kind",
+    [AsksGradient, TensorHook, AsksGraph, AsksClass, CatchesItem, CatchesDraw, CatchesHiddenDraw],
 )
 @pytest.mark.parametrize("n", [2, 12])
 def test_what_goes_wrong_in_silence(agree, members, kind, n):
@@ -519,6 +527,64 @@ def test_keyword_inputs_nested_and_each(agree, members):
 
 def inputs_of(inputs):
     return ch.inputs(*inputs.args, **inputs.kwargs)
+
+
+# What a Stack cannot do yet.
+
+
+@pytest.mark.xfail(strict=True, reason="objects are made anew, and so part from each other")
+def test_one_object_that_two_modules_write_to(agree, members):
+    class Tally:
+        calls = 0
+
+    class Shares(Base):
+        def __init__(self):
+            super().__init__()
+            self.tally = self.layer.tally = Tally()
+
+        def forward(self, x):
+            self.layer.tally.calls += 1
+            return self.layer(x) * self.tally.calls
+
+    agree(members(Shares, 4), X, gradients=False)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=RuntimeError, reason="inside a call a parameter is no leaf of the graph"
+)
+@pytest.mark.parametrize("what", ["copy", "freeze"])
+def test_parameters_as_leaves_inside_forward(agree, members, what):
+    class Leaves(Base):
+        def forward(self, x):
+            if what == "copy":
+                return copy.deepcopy(self.layer)(x)
+            self.layer.bias.requires_grad_(False)
+            return self.layer(x)
+
+    agree(members(Leaves, 4), X)
+
+
+@pytest.mark.xfail(strict=True, reason="a stacked gradient has a row for every member")
+def test_a_parameter_that_a_member_did_not_use_has_no_gradient(members):
+    """So that weight decay leaves it alone, as torch.optim does alone."""
+
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.one(x) if self.one.bias[0] > 0 else self.two(x)
+
+    modules = members(Branches, 16)
+    stack = ch.Stack(modules)
+    stack(X).sum().backward()
+    before = [module.two.weight.clone() for module in stack]
+    ch.optim.AdamW(stack, lr=0.1, weight_decay=0.5).step()
+    used = [module.one.bias[0] <= 0 for module in modules]
+    assert any(used)
+    for module, weight, was_used in zip(stack, before, used, strict=True):
+        assert torch.equal(module.two.weight, weight) != was_used
 
 
 # Contexts and transforms.

@@ -210,6 +210,20 @@ class TestMembersInAndOut:
         with pytest.raises(ValueError, match=r"modules\[0\]: head shares memory with table"):
             ch.Stack([Views()])
 
+    def test_hooks_of_tensors_are_no_copys(self):
+        net = nn.Linear(2, 2)
+        net.bias.register_hook(lambda grad: grad * 0)
+        with pytest.raises(ValueError, match=r"modules\[1\]: bias has a hook of its own"):
+            ch.Stack([nn.Linear(2, 2), net])
+        with pytest.raises(ValueError, match="hook the module"):
+            ch.Stack([nn.Linear(2, 2)])[0] = net
+
+    def test_torchscript(self):
+        with pytest.warns(DeprecationWarning):
+            scripted = torch.jit.script(nn.Linear(2, 2))
+        with pytest.raises(TypeError, match=r"modules\[0\]: 0 is a TorchScript module"):
+            ch.Stack([nn.Sequential(scripted)])
+
     def test_what_deepcopy_cannot_copy_is_said(self):
         net = nn.Linear(2, 2)
         net.stream = iter(io.StringIO("a"))

@@ -105,6 +105,7 @@ class Exchange:
         self._held = reading.held
         self._paths = [path for path, _ in reading.modules]
         self._own = [slot.tensor for slot in reading.slots]
+        self._trained = [isinstance(tensor, nn.Parameter) for tensor in self._own]
 
     def _home(self, place: Place) -> dict[str, Any]:
         module = self._modules[place.module]
@@ -126,6 +127,8 @@ class Exchange:
     def _fill(self, tensors: Sequence[Any]) -> None:
         for home, name, index in self._homes:
             home[name] = tensors[index]
+            if self._trained[index] and tensors[index] is not self._own[index]:
+                tensors[index]._is_param = True  # what isinstance(x, nn.Parameter) asks
         for (module, name), places in self._attributes.items():
             attributes = self._modules[module].__dict__
             leaves, shape = _flat(attributes[name])

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from chimera.paths.memory import overlapping
 from chimera.paths.structure import Fact, Reading, difference, read
+from chimera.paths.tensor_hooks import has_hooks
 from chimera.stack.numbers import alike
 
 
@@ -44,10 +46,22 @@ def checked_reading(index: int, module: nn.Module) -> Reading:
     """The structure of the member at ``index``.
 
     Raises:
-        ValueError: it is not built, or tensors of it share memory.
+        TypeError: it holds a TorchScript module.
+        ValueError: it is not built, tensors of it share memory, or a parameter has hooks.
     """
     reading = read(module)
+    for path, inner in reading.modules:
+        if isinstance(inner, torch.jit.ScriptModule):
+            raise TypeError(
+                f"modules[{index}]: {path or 'the module itself'} is a TorchScript module, which "
+                "keeps its tensors to itself; pass the module that was scripted"
+            )
     for slot in reading.slots:
+        if slot.tensor.is_leaf and has_hooks(slot.tensor):
+            raise ValueError(
+                f"modules[{index}]: {slot.path} has a hook of its own, which no copy of a tensor "
+                "keeps; hook the module, as with register_full_backward_hook"
+            )
         if nn.parameter.is_lazy(slot.tensor):
             raise ValueError(
                 f"modules[{index}]: {slot.path} is uninitialized; build the module first, "

@@ -202,7 +202,7 @@ def run_batched(
         return tuple(sorter.tensors) or (torch.zeros(()),)
 
     drawing = None if key is None else Drawing(key, members, several=True)
-    sentinel = Sentinel() if wary else None
+    sentinel: Sentinel | Watch | None = Sentinel() if wary else None
     watch = None
     if decisions is not None:
         sentinel = watch = Watch(decisions, FUNCTIONS if ruled else {})

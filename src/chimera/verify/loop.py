@@ -107,6 +107,7 @@ def run_loop(
     outputs: list[Any] = []
     gradients: dict[str, list[Tensor]] = {}
     buffers: dict[str, list[Tensor]] = {}
+    assert isinstance(key.step, int)
     for place, (module, member) in enumerate(zip(modules, members, strict=True)):
         alone = copy.deepcopy(module) if dtype is None else cast(module, dtype)
         if nudge:

@@ -1,6 +1,6 @@
-"""Cross-entropy with a member axis, on classes that are few.
+"""Cross-entropy with a member axis, on a CPU.
 
-torch's softmax over a last axis of some ten numbers is slow on a CPU: over the axis before the
+torch's softmax over a last axis of fewer than 16 numbers is slow there: over the axis before the
 last, with the rows side by side, the same numbers take a tenth of the time
 (``benchmarks/softmax.py``).
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from chimera.stack.rules.table import rule
 from chimera.stack.rules.together import is_together, together
 
-FEW = 64
+FEW = 15
 IGNORED = -100
 
 
@@ -79,7 +79,7 @@ def _fits(x: Any, y: Any) -> bool:
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and y.dtype is torch.int64
-        and 0 < x.shape[1] <= FEW
+        and x.shape[1] > 0
     )
 
 
@@ -89,20 +89,23 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NBC: Tensor, y_NB: Tensor) -> Tensor:
         counted = y_NB != IGNORED
+        few = x_NBC.shape[-1] <= FEW
+        axis = 1 if few else 2
         # An index out of range would read a neighbour's numbers: gather refuses it.
-        index = torch.where(counted, y_NB, 0).unsqueeze(1)
-        logs_NCB = torch.log_softmax(x_NBC.transpose(1, 2), 1)
+        index = torch.where(counted, y_NB, 0).unsqueeze(axis)
+        logs = torch.log_softmax(x_NBC.transpose(1, 2) if few else x_NBC, axis)
         weight_NB = counted / counted.sum(1, keepdim=True)
-        ctx.save_for_backward(logs_NCB, index, weight_NB)
-        picked = logs_NCB.gather(1, index).squeeze(1)
+        ctx.save_for_backward(logs, index, weight_NB)
+        ctx.axis = axis
+        picked = logs.gather(axis, index).squeeze(axis)
         return -(picked * weight_NB.to(picked.dtype)).sum(1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        logs_NCB, index, weight_NB = ctx.saved_tensors
-        grad = logs_NCB.exp()
+        logs, index, weight_NB = ctx.saved_tensors
+        grad = logs.exp()
         one = torch.ones((), dtype=grad.dtype).expand(index.shape)
-        grad.scatter_add_(1, index, -one)
-        grad *= (g.unsqueeze(1) * weight_NB.to(grad.dtype)).unsqueeze(1)
-        return grad.transpose(1, 2), None
+        grad.scatter_add_(ctx.axis, index, -one)
+        grad *= (g.unsqueeze(1) * weight_NB.to(grad.dtype)).unsqueeze(ctx.axis)
+        return grad.transpose(1, 2) if ctx.axis == 1 else grad, None
