@@ -219,7 +219,7 @@ class TestMembersInAndOut:
             ch.Stack([nn.Linear(2, 2)])[0] = net
 
     def test_torchscript(self):
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="torch.jit.script"):
             scripted = torch.jit.script(nn.Linear(2, 2))
         with pytest.raises(TypeError, match=r"modules\[0\]: 0 is a TorchScript module"):
             ch.Stack([nn.Sequential(scripted)])
