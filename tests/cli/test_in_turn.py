@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chimera.cli import main
@@ -53,6 +53,8 @@ def test_commas_part_values_outside_of_brackets_and_quotes(text: str, parts: lis
 
 @given(st.lists(st.recursive(st.integers() | st.text(), st.lists), min_size=1, max_size=4))
 @settings(deadline=None, max_examples=50)
+@example(values=[[], "\\"])
+@example(values=["\\'", 'a","b'])
 def test_values_written_as_python_come_back(values: list[object]) -> None:
     parts = parts_of(",".join(map(repr, values)))
     assert [ast.literal_eval(part) for part in parts] == values

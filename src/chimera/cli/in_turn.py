@@ -22,10 +22,12 @@ class InTurn:
 
 def parts_of(text: str) -> list[str]:
     """The texts between commas; one where a bracket or quote is left open."""
-    parts, start, inside, quote = [], 0, 0, ""
+    parts, start, inside, quote, escaped = [], 0, 0, "", False
     for place, letter in enumerate(text):
         if quote:
-            quote = "" if letter == quote and text[place - 1] != "\\" else quote
+            ends = letter == quote and not escaped
+            escaped = letter == "\\" and not escaped
+            quote = "" if ends else quote
         elif letter in "'\"":
             quote = letter
         elif letter in _OPEN:

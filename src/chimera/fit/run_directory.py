@@ -260,7 +260,7 @@ def environment_of(device: torch.device) -> Row:
     """Versions, platform, device and threads: what figures and times depend on besides config."""
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES} | {"torch": torch.__version__},
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cpus": os.cpu_count(),
