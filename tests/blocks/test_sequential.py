@@ -184,3 +184,10 @@ def test_a_chain_cannot_contain_itself():
     with pytest.raises(ValueError, match="contains this chain"):
         net.append(nn.Sequential(net))
     assert len(net) == 1
+
+
+def test_a_position_that_is_no_int_leaves_the_chain_as_it_was():
+    chain = ch.Sequential({"first": nn.Linear(3, 3)})
+    with pytest.raises(TypeError, match="Sequential: a position is an int; got 'x'"):
+        chain.insert("x", nn.Linear(3, 3), "second")
+    assert list(chain._modules) == ["first"]

@@ -119,6 +119,8 @@ def test_mistakes_are_told():
     x, y = torch.randn(4, 6), torch.randint(0, 3, (4,))
     with pytest.raises(TypeError, match="stack must be a ch.Stack, got Net"):
         ch.train_step(Net(), F.cross_entropy, optimizer)
+    with pytest.raises(TypeError, match="give an instance of the class"):
+        ch.train_step(stack, nn.CrossEntropyLoss, optimizer)
     with pytest.raises(TypeError, match="loss must be callable"):
         ch.train_step(stack, "mse", optimizer)
     with pytest.raises(TypeError, match=r"ch\.optim optimizer"):

@@ -47,3 +47,10 @@ def test_hidden_units_are_dropped_while_training() -> None:
 def test_wrong_arguments(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         MLP(6, 3, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_whole_numbers_become_floats(dtype: torch.dtype) -> None:
+    net = MLP(6, 3)
+    x = torch.arange(24).reshape(4, 6).to(dtype)
+    assert torch.equal(net(x), net(x.float()))

@@ -115,3 +115,9 @@ def test_its_text_says_what_came_out() -> None:
         "Result(6 members, 1 epochs, 1.5 s; test accuracy: best 0.7000, median 0.3000, "
         "ensemble 0.9000; 2 broke down)"
     )
+
+
+@pytest.mark.parametrize("k", ["a", 1.0, None])
+def test_how_many_is_an_int(k: Any) -> None:
+    with pytest.raises(TypeError, match="best: k must be an int, got"):
+        result_of(TABLE).best(k)

@@ -243,3 +243,10 @@ def test_refuses_sparse_gradients(layout_class):
     stack.layout()[0].parameter.grad = torch.zeros(2, 2, dtype=torch.float64).to_sparse()
     with pytest.raises(TypeError, match=r"gradient of groups\.0\.layers\.0\.bias is sparse"):
         ch.optim.Adam(stack).step()
+
+
+@pytest.mark.parametrize("members", [["a"], [0.5], [None]])
+def test_members_are_whole_positions(members):
+    optimizer = ch.optim.SGD(ch.Stack([nn.Linear(3, 2) for _ in range(2)]))
+    with pytest.raises(TypeError, match="SGD: members is a list of positions; got"):
+        optimizer.set(lr=0.1, members=members)

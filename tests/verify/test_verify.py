@@ -171,3 +171,20 @@ def test_an_imaginary_part_counts():
     one, other = torch.tensor([[1 + 2j]]), torch.tensor([[1 + 3j]])
     assert not relative("trained buffer", "phase", one, other, 1e-6).ok
     assert relative("trained buffer", "phase", one, one.clone(), 1e-6).ok
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        ({"steps": -2}, ValueError, "steps must be 0 or more, got -2"),
+        ({"steps": 1.5}, TypeError, "steps must be an int, got 1.5"),
+        ({"loss": "mse"}, TypeError, "loss must be a function"),
+        ({"loss": nn.CrossEntropyLoss}, TypeError, "loss must be a function"),
+        ({"optimizer": ch.optim.Adam}, TypeError, "optimizer must be a ch.optim optimizer"),
+        ({"optimizer": torch.optim.Adam}, TypeError, "optimizer must be a ch.optim optimizer"),
+    ],
+)
+def test_a_wrong_argument_is_named(stack, wrong, error, said):
+    given = {"loss": F.cross_entropy, "steps": 1, "optimizer": ch.optim.SGD(stack), **wrong}
+    with pytest.raises(error, match=said):
+        ch.verify(stack, torch.randn(5, 6), torch.tensor([0, 1, 2, 0, 1]), **given)

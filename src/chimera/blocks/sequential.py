@@ -105,11 +105,13 @@ class Sequential(nn.Module):
         """Put ``module`` before the one at position ``index``, as ``list.insert`` does.
 
         Raises:
-            TypeError: ``module`` is no module.
+            TypeError: ``module`` is no module, or ``index`` no int.
             ValueError: the chain has names and none was given, or it has none and one was; the
                 name is there already; ``module`` contains this chain.
         """
         kind, pairs = type(self).__name__, self._pairs()
+        if not isinstance(index, int):
+            raise TypeError(f"{kind}: a position is an int; got {index!r}.")
         if self._by_position() and not (name is not None and not pairs):
             if name is not None:
                 raise ValueError(

@@ -140,8 +140,9 @@ def train_step(
             f"stack must be a ch.Stack, got {type(stack).__name__}; "
             "ch.Stack([module]) makes one of a single module"
         )
-    if not callable(loss):
-        raise TypeError(f"loss must be callable as loss(output, *targets), got {loss!r:.60}")
+    if isinstance(loss, type) or not callable(loss):
+        mend = "; give an instance of the class" if isinstance(loss, type) else ""
+        raise TypeError(f"loss must be callable as loss(output, *targets), got {loss!r:.60}{mend}")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
             "optimizer must be a ch.optim optimizer, such as ch.optim.AdamW(stack, lr=1e-3), "

@@ -16,7 +16,7 @@ class MLP(nn.Module):
         depth: how many hidden layers; 0 makes a linear model.
         dropout: the probability with which a hidden unit is dropped while training.
 
-    Takes [batch, ...] and returns [batch, outputs].
+    Takes [batch, ...] and returns [batch, outputs]; whole numbers, such as pixels, become floats.
 
     Raises:
         TypeError: an argument is no number, or a count is not whole.
@@ -54,6 +54,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
+        if not x.is_floating_point():
+            x = x.to(self.out.weight.dtype)
         for layer in self.hidden:
             x = self.dropout(torch.relu(layer(x)))
         scores: Tensor = self.out(x)

@@ -59,8 +59,11 @@ class Result:
         """The ``k`` best members by validation, best first: plain modules, in evaluation mode.
 
         Raises:
+            TypeError: ``k`` is no int.
             ValueError: ``k`` is below 1 or above the number of members with finite figures.
         """
+        if not isinstance(k, int) or isinstance(k, bool):
+            raise TypeError(f"best: k must be an int, got {k!r}")
         ranked = self.ranking
         if not 1 <= k <= len(ranked):
             broken = len(self.table) - len(ranked)

@@ -5,6 +5,7 @@ members do not move. There is no Python per member: what grows with N is arithme
 """
 
 from collections.abc import Iterable
+from operator import index
 from typing import Any, ClassVar
 
 import torch
@@ -309,7 +310,13 @@ class Optimizer:
     def _positions(self, members: Iterable[int]) -> list[int]:
         if isinstance(members, int) or not isinstance(members, Iterable):
             raise TypeError(f"{self._kind}: members is a list of positions; got {members!r}.")
-        found = [int(member) for member in members]
+        members = list(members)
+        try:
+            found = [index(member) for member in members]
+        except TypeError:
+            raise TypeError(
+                f"{self._kind}: members is a list of positions; got {members!r}."
+            ) from None
         for member in found:
             if not -self._members <= member < self._members:
                 raise ValueError(

@@ -89,10 +89,23 @@ def verify(
 
     Raises:
         VerificationError: with ``raises``, something is wrong.
-        TypeError: ``stack`` is no Stack; ``steps`` without ``loss`` and ``optimizer``.
+        TypeError: ``stack`` is no Stack; ``steps`` is no int, or without ``loss`` and
+            ``optimizer``; ``loss`` is no function, ``optimizer`` none of ``ch.optim``.
+        ValueError: ``steps`` is negative.
     """
     if not isinstance(stack, Stack):
         raise TypeError(f"stack must be a ch.Stack, got {type(stack).__name__}")
+    if not isinstance(steps, int) or isinstance(steps, bool):
+        raise TypeError(f"steps must be an int, got {steps!r}")
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}")
+    if loss is not None and (isinstance(loss, type) or not callable(loss)):
+        raise TypeError(f"loss must be a function, as in loss(output, *targets), got {loss!r}")
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            "optimizer must be a ch.optim optimizer, such as ch.optim.AdamW(stack, lr=1e-3), got "
+            f"{optimizer!r}"
+        )
     if steps and (loss is None or optimizer is None):
         raise TypeError("steps needs loss= and optimizer=, which say how to train")
     if targets and loss is None:
