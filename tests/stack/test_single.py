@@ -317,3 +317,27 @@ def test_parametrizations_that_run_as_one(members):
         stack = ch.Stack(members(PARAMETRIZED[name], 4))
         stack(X)
         assert not ch.explain(stack).alone, name
+
+
+def test_an_error_inside_a_member_points_at_the_layer():
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(6, 2))
+
+        def forward(self, x):
+            return self.body(x)
+
+    with pytest.raises(RuntimeError, match="cannot be multiplied|same reduction dim") as caught:
+        ch.Stack([Deep(), Deep()])(torch.ones(2, 4))
+    notes = "\n".join(caught.value.__notes__)
+    assert "raised by member 0 of the stack" in notes
+    assert "body.2: Linear(in_features=6" in notes
+    assert "came: float32 [2, 5]" in notes
+    assert "mend:" in notes
+
+
+def test_writing_back_in_another_mode_says_what_to_call():
+    stack = ch.Stack([Base(), Base()])
+    with pytest.raises(ValueError, match=r"set its mode with \.train\(\) or \.eval\(\)"):
+        stack[1] = stack[1].eval()

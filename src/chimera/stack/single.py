@@ -13,6 +13,7 @@ from torch import Tensor
 
 from chimera.draws.mode import Drawing, Key
 from chimera.paths.nest import flatten
+from chimera.paths.notes import point
 from chimera.paths.slots import GONE
 from chimera.stack.batched import Call, Ran
 from chimera.stack.each import Arguments
@@ -96,6 +97,7 @@ def _run(
             written = group.plain.written()
         except Exception as error:
             error.add_note(f"raised by member {group.positions[place]} of the stack")
+            point(error, group.template)
             raise
         finally:
             group.plain.take_back()

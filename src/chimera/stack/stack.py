@@ -210,6 +210,7 @@ class Stack(nn.Module):
             raise ValueError(
                 f"stack[{index}] = ... needs a module of the structure that the member has; "
                 f"{describe_difference(pair)}"
+                + ("; set its mode with .train() or .eval()" * (pair[0].name == "training"))
             )
         group.write(place, module)
 
