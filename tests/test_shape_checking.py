@@ -37,3 +37,14 @@ def test_what_fits_passes_and_other_hints_are_not_looked_at() -> None:
 def test_what_does_not_fit_is_refused(x: Tensor, index: Tensor, scale: int) -> None:
     with pytest.raises(TypeCheckError):
         rows(x, index, scale)
+
+
+def test_every_room_that_annotates_shapes_is_checked() -> None:
+    root = Path(__file__).parents[1]
+    annotated = {
+        f"chimera.{path.relative_to(root / 'src' / 'chimera').parts[0]}"
+        for path in (root / "src" / "chimera").rglob("*.py")
+        if "from jaxtyping import" in path.read_text()
+    }
+    (line,) = (x for x in (root / "Makefile").read_text().splitlines() if x.startswith("SHAPED"))
+    assert annotated == set(line.removeprefix("SHAPED := ").split(","))
