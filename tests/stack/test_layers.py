@@ -53,6 +53,9 @@ def test_twenty_steps_of_a_class_of_each_family(name):
     assert prove_training(CASES[name]) == []
 
 
+@pytest.mark.skipif(
+    not torch.__version__.startswith("2.13."), reason="the page lists the classes of torch 2.13"
+)
 def test_the_page_holds_these_lines_and_the_kept_speeds_and_no_more():
     found = lines()
     assert set(found) == set(layer_names()) & set(CASES)
