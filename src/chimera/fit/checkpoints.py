@@ -162,7 +162,7 @@ def newest(directory: RunDirectory, training: Training) -> Standing | None:
         CheckpointError: there are checkpoints, and all are damaged.
     """
     folders, stack = directory.checkpoints, training.stack
-    groups = [[stack.members[p] for p in group.positions] for group in stack._groups]
+    groups = [members for _, members in stack.parts()]
     damaged: list[tuple[int, CheckpointError]] = []
     found: Standing | None = None
     for step in reversed(folders.complete()):

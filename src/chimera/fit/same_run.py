@@ -37,7 +37,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 def network_of(stack: Stack) -> list[dict[str, Any]]:
     """What is said of each group's structure: class, members, and hashes of settings and code."""
     found = []
-    for group in stack._groups:
+    for group, _ in stack.parts():
         template = group.template
         said = [_ADDRESS.sub("", repr(template))]
         said += [f"{s.path} {s.tensor.dtype} {[*s.tensor.shape]}" for s in group.slots]

@@ -235,7 +235,9 @@ class Training:
         """
         if self._poll is go_on:
             return None
-        writes = any(plan.writes for group in self.stack._groups for plan in group.plans.values())
+        writes = any(
+            plan.writes for group, _ in self.stack.parts() for plan in group.plans.values()
+        )
         try:
             return self._carried.take(parameters=writes)
         except Uncarriable:  # said when a checkpoint is due

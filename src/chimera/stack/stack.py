@@ -155,8 +155,7 @@ class Stack(nn.Module):
             return cast(list[Outputs], eagerly(self.run, call, given, key))
         ran: list[tuple[Group, list[Ran], Shadow]] = []
         try:
-            for group in self._groups:
-                members = [self.members[position] for position in group.positions]
+            for group, members in self.parts():
                 whole = len(group) == len(self)
                 mine = given if whole else given.take(index_of(group.positions, self.device))
                 ran.append((group, *run(group, call, mine, key, members)))
