@@ -238,6 +238,8 @@ def test_branches_on_two_devices_agree_with_one():
         (lambda: ch.Parallel(nn.ReLU(), inputs="all"), ValueError, "'same' or 'each'"),
         (lambda: ch.Parallel(nn.ReLU(), devices=["cpu", "cpu"]), ValueError, "for 1 branches"),
         (lambda: ch.Parallel(nn.ReLU(), devices="cpu"), ValueError, "a list"),
+        (lambda: ch.Parallel(nn.ReLU(), devices=["x"]), ValueError, r"devices\[0\] 'x' cannot"),
+        (lambda: ch.Parallel(nn.ReLU(), devices=[1.5]), TypeError, r"devices\[0\] must be a dev"),
         (lambda: ch.Parallel({"combine": nn.ReLU()}), ValueError, "'combine' is an attribute"),
     ],
 )

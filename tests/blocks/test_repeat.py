@@ -78,6 +78,7 @@ def test_a_factory_may_be_a_function_or_shared():
         (lambda: ch.Repeat(lambda: 3, 2), TypeError, "what factory gave is 3"),
         (lambda: ch.Repeat(lambda: nn.ReLU, 2), TypeError, "what factory gave is the class"),
         (lambda: ch.Repeat(3, 2), TypeError, "factory is 3"),
+        (lambda: ch.Repeat(nn.ReLU, 2, share="no"), TypeError, "share must be True or False"),
         (lambda: ch.Repeat(always_the_same, 2), ValueError, "one module twice.*share=True"),
     ],
 )

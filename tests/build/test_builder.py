@@ -401,6 +401,13 @@ def test_an_uninitialized_parameter_outside_a_lazy_module_is_named():
         ((lambda: 3, ch.spec(2)), TypeError, "must return an nn.Module; got 3 of type int"),
         ((nn.Linear(2, 2), ch.spec(2, 2), 1.5), TypeError, "seed must be an int"),
         ((nn.Linear(2, 2), ch.spec(2, 2), 0, None, "half"), TypeError, "dtype must be"),
+        ((nn.Linear(2, 2), ch.spec(2, 2), 0, "x"), ValueError, "device 'x' cannot be used here"),
+        ((nn.Linear(2, 2), ch.spec(2, 2), 0, 1.5), TypeError, "device must be a device"),
+        (
+            (nn.Linear(2, 2), ch.spec(2, 2), 0, None, None, None, "no"),
+            TypeError,
+            "reinitialize must be True or False, got 'no'",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named(arguments, kind, message):

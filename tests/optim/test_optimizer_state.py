@@ -120,3 +120,15 @@ def test_what_does_not_fit_is_refused_and_nothing_changed(layout_class, change, 
     assert now["steps"] == before["steps"]
     for name, tensors in before["state"].items():
         assert all(torch.equal(tensor, now["state"][name][key]) for key, tensor in tensors.items())
+
+
+def test_a_state_that_is_none_is_refused(layout_class):
+    _, optimizer = made(layout_class)
+    with pytest.raises(TypeError, match=r"AdamW: a state is a dict as state_dict\(\) gives it"):
+        optimizer.load_state_dict(3)
+
+
+def test_a_text_is_no_flag(layout_class):
+    stack, _ = made(layout_class)
+    with pytest.raises(TypeError, match="SGD: nesterov must be True or False, got 'no'"):
+        ch.optim.SGD(stack, momentum=0.9, nesterov="no")

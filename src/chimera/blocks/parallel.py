@@ -15,6 +15,7 @@ from chimera.blocks.checked import described
 from chimera.blocks.children import children, given, names, replace
 from chimera.blocks.combine import WAYS
 from chimera.blocks.inplace import Touch, copied, may_change, promise
+from chimera.paths.arguments import as_device
 from chimera.paths.nest import flatten, map_leaves
 
 
@@ -38,9 +39,11 @@ class Parallel(nn.Module):
     dataclasses of them, are handed on as they are.
 
     Raises:
-        TypeError: a branch is no module: a class where an instance belongs, a function, a list.
+        TypeError: a branch is no module: a class where an instance belongs, a function, a list;
+            something in ``devices`` is no device.
         ValueError: no branches, a bad name, an unknown ``combine`` or ``inputs``, a wrong number of
-            devices; when it runs, outputs that do not fit, with the branches and their shapes.
+            devices or one that is not here; when it runs, outputs that do not fit, with the
+            branches and their shapes.
     """
 
     combine: str | Callable[[list[Any]], Any]
@@ -152,7 +155,9 @@ def _checked_devices(kind: str, devices: Any, branches: int) -> tuple[torch.devi
             f"{kind}: devices is a list of one device a branch; got {devices!r} for {branches} "
             "branches."
         )
-    return tuple(torch.device(device) for device in devices)
+    return tuple(
+        as_device(f"{kind}: devices[{index}]", device) for index, device in enumerate(devices)
+    )
 
 
 def _device(module: nn.Module, otherwise: torch.device) -> torch.device:

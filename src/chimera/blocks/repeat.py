@@ -10,6 +10,7 @@ from torch import nn
 
 from chimera.blocks.checked import checked, checked_count, described
 from chimera.blocks.children import children, replace
+from chimera.paths.arguments import as_flag
 
 
 class Repeat(nn.Module):
@@ -26,7 +27,8 @@ class Repeat(nn.Module):
     are named by their positions; a shared instance is one child, "0".
 
     Raises:
-        TypeError: an instance where a factory belongs, a factory that makes no module.
+        TypeError: an instance where a factory belongs, a factory that makes no module; ``share`` is
+            no bool.
         ValueError: ``n`` is below 1; the factory gave one module twice.
     """
 
@@ -43,8 +45,8 @@ class Repeat(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        self.n, self.share = checked_count("Repeat", "n", n), share
-        made = _made(factory, 1 if share else n, share, args, kwargs)
+        self.n, self.share = checked_count("Repeat", "n", n), as_flag("Repeat: share", share)
+        made = _made(factory, 1 if self.share else n, self.share, args, kwargs)
         replace(self, ((str(i), module) for i, module in enumerate(made)))
 
     def forward(self, x: Any, *more: Any, **named: Any) -> Any:

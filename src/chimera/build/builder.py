@@ -20,6 +20,7 @@ from chimera.build.lazy import initialize, is_lazy, waiting
 from chimera.build.snapshot import unchanged_on_error
 from chimera.build.trial import Trial, as_example, try_example, try_shapes, without_data
 from chimera.draws.seeds import as_seed, derive, forked
+from chimera.paths.arguments import as_device, as_flag
 from chimera.paths.notice import ChimeraWarning
 from chimera.paths.walk import first_paths, join
 
@@ -56,7 +57,8 @@ def build(
 
     Raises:
         TypeError: if an argument is not what it should be.
-        ValueError: if lazy modules were never reached, or a pattern of ``init`` matches nothing.
+        ValueError: if lazy modules were never reached, a pattern of ``init`` matches nothing, or
+            ``device`` is none of this machine.
         Exception: what the network raises when it runs, with a note that names the path, the
             shapes that came, those that were wanted, and who made them.
     """
@@ -65,12 +67,14 @@ def build(
     inputs = None if spec is None else as_specified(spec)
     given = None if example is None else as_example(example)
     schemes, kind, seed = as_schemes(init), as_dtype(dtype), as_seed(seed)
+    place = None if device is None else as_device("device", device)
+    again = as_flag("reinitialize", reinitialize)
     if isinstance(module_or_factory, nn.Module):
         net = module_or_factory
     else:
         net = construct(check_factory(module_or_factory, "module_or_factory"), (), {}, seed, 0)
     trial = tried(net, inputs, given, kind)
-    notes = furnish(net, trial, seed, device, kind, reinitialize, schemes)
+    notes = furnish(net, trial, seed, place, kind, again, schemes)
     if notes:
         warnings.warn("build: " + "; ".join(notes), ChimeraWarning, stacklevel=2)
     return net

@@ -20,7 +20,7 @@ from chimera.fit.prepare import Members, float_dtype, prepare
 from chimera.fit.result import Result, Row, ranking
 from chimera.fit.run_directory import Resume, RunDirectory, config_of, environment_of
 from chimera.fit.same_run import check_same
-from chimera.fit.settings import checked
+from chimera.fit.settings import check_progress, checked
 from chimera.fit.signals import Asked, Signals, stopped
 from chimera.fit.space import LogUniform, per_member
 from chimera.fit.standing import Standing
@@ -101,6 +101,7 @@ def fit(
         OSError: the disk refuses; the last checkpoint stands.
     """
     started = time.perf_counter()
+    check_progress(progress)
     schedule = Schedule(checkpoint_every, keep)
     with _directory(out, resume, force_unlock) as directory:
         settings = checked(data, loss, metric, optimizer, epochs, batch_size, seed, clip)

@@ -75,9 +75,17 @@ class Custom:
 
     def figures(self, outputs: Sequence[Sequence[Any]], part: Part) -> Tensor:
         """Every member's figure on a part, float64 [N], from its outputs, chunk by chunk."""
-        values = [self.function(_joined(chunks), part.y) for chunks in outputs]
-        device = part.y.device
-        return torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in values])
+        return torch.stack([self._figure(_joined(chunks), part.y) for chunks in outputs])
+
+    def _figure(self, output: Any, target: Tensor) -> Tensor:
+        value = self.function(output, target)
+        try:
+            return torch.as_tensor(value, dtype=torch.float64, device=target.device).reshape(())
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"metric must give one number for a member, got {value!r:.60} "
+                f"of type {type(value).__name__}"
+            ) from None
 
 
 Metric = Accuracy | R2 | Custom

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from chimera.build import build
 from chimera.draws.seeds import derive
 from chimera.fit.data import Data
+from chimera.paths.arguments import as_device
 from chimera.stack import Stack
 
 Members = Sequence[nn.Module] | Stack
@@ -25,27 +26,12 @@ def prepare(modules: Members, data: Data, seed: int, device: str | torch.device 
         TypeError: ``modules`` is no sequence of modules and no Stack.
         ValueError: there is no member, or ``device`` is none of this machine.
     """
-    place = None if device is None else as_device(device)
+    place = None if device is None else as_device("device", device)
     if isinstance(modules, Stack):
         stack = modules
     else:
         stack = Stack(_members(modules, data, seed), seed=seed)
     return stack if place is None else stack.to(place)
-
-
-def as_device(device: str | torch.device) -> torch.device:
-    """The device meant, if this machine has it.
-
-    Raises:
-        ValueError: it is no device's name, or not here.
-    """
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here: {first_line}") from error
-    return place
 
 
 def float_dtype(stack: nn.Module) -> torch.dtype | None:

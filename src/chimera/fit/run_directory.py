@@ -32,6 +32,7 @@ from chimera.fit.result import Result, Row
 from chimera.fit.same_run import code_of, network_of
 from chimera.fit.settings import Settings
 from chimera.optim.optimizer import Optimizer
+from chimera.paths.arguments import as_flag
 from chimera.paths.notice import ChimeraWarning
 from chimera.stack import Stack, save
 from chimera.store.atomic import discard, is_leftover, write_atomic
@@ -76,6 +77,9 @@ class RunDirectory:
         resume: Resume = False,
         force_unlock: bool = False,
     ) -> None:
+        if not isinstance(out, str | os.PathLike):
+            raise TypeError(f"out must be the path of a directory, got {out!r:.60}")
+        force_unlock = as_flag("force_unlock", force_unlock)
         self.path = Path(out)
         self._lines: JsonLines | None = None
         if "config.json" not in _names(self.path):

@@ -109,6 +109,12 @@ def checked(
     )
 
 
+def check_progress(progress: Any) -> None:
+    """Raise a TypeError where ``progress`` cannot be called with an epoch's record."""
+    if progress is not None and (not callable(progress) or isinstance(progress, type)):
+        raise TypeError(f"progress must be a function of an epoch's record, got {progress!r:.60}")
+
+
 def _check_count(name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, got {value!r}")

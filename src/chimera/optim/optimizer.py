@@ -215,6 +215,7 @@ class Optimizer:
         """Take over what ``state_dict`` gave, settings included.
 
         Raises:
+            TypeError: ``state`` is no mapping.
             ValueError: it is of another optimizer, of another number of members, of other
                 parameters or groups, or lacks or holds more than it should. Nothing is changed
                 then.

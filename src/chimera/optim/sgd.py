@@ -12,6 +12,7 @@ from chimera.optim.groups import Entry, ParameterGroup, Stacked
 from chimera.optim.optimizer import Optimizer
 from chimera.optim.settings import Range, Setting
 from chimera.optim.state import LIKE, ROWS, empty_state
+from chimera.paths.arguments import as_flag
 
 
 class SGD(Optimizer):
@@ -58,7 +59,7 @@ class SGD(Optimizer):
         given = {
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
         }  # fmt: skip
-        super().__init__(stack, given, groups, {"nesterov": nesterov})
+        super().__init__(stack, given, groups, {"nesterov": as_flag("SGD: nesterov", nesterov)})
 
     def _check(self, group: ParameterGroup) -> None:
         momentum, dampening = (group.settings[n].values() for n in ("momentum", "dampening"))

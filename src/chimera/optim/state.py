@@ -39,9 +39,12 @@ def checked_state(
         given: what ``state_dict`` gave.
 
     Raises:
+        TypeError: ``given`` is no mapping.
         ValueError: something does not fit; the key and both sides are named.
     """
     kind = own["optimizer"]
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{kind}: a state is a dict as state_dict() gives it, got {given!r:.60}")
     _same_keys(f"{kind}: the state", {*own, "steps", "groups", "state"}, set(given))
     for what, wanted in own.items():
         if given[what] != wanted:

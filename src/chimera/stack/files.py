@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from chimera.build.adopt import report_of
+from chimera.paths.arguments import as_flag
 from chimera.paths.notice import ChimeraWarning
 from chimera.stack.contents import Contents, contents
 from chimera.stack.members import described, fits, one_member
@@ -87,8 +88,9 @@ def load(
     Raises:
         CheckpointError: the file is damaged, is not one of `save`, or does not fit ``into``.
         ValueError: ``member`` is missing, not in the file, or given where there are no members.
-        TypeError: ``into`` is neither a module nor a factory of one.
+        TypeError: ``into`` is neither a module nor a factory of one; ``strict`` is no bool.
     """
+    strict = as_flag("strict", strict)
     file = TensorFile(path)
     meta = file.meta
     if meta.get("format") != _FORMAT:

@@ -8,6 +8,7 @@ from chimera.build.construct import Factory, check_factory, construct, construct
 from chimera.build.inputs import as_specified
 from chimera.build.trial import as_example, try_example, try_shapes
 from chimera.check import check
+from chimera.paths.arguments import as_flag
 from chimera.summary.flow import flow
 from chimera.summary.measure import measured
 from chimera.summary.report import Summary
@@ -40,6 +41,7 @@ def summary(
     """
     if spec is None and example is None:
         raise TypeError("summary: give spec=ch.spec(...), or example= real tensors")
+    measure = as_flag("measure", measure)
     inputs = as_specified(spec) if example is None else as_example(example)
     net: Any = module_or_factory
     if not isinstance(net, nn.Module):

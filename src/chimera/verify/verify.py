@@ -13,6 +13,7 @@ from torch import Tensor
 from chimera.build.inputs import as_inputs
 from chimera.draws.mode import Key, next_evaluation
 from chimera.optim.optimizer import Optimizer
+from chimera.paths.arguments import as_flag
 from chimera.stack.each import Arguments, arguments
 from chimera.stack.stack import Stack
 from chimera.verify.loop import (
@@ -97,6 +98,7 @@ def verify(
         raise TypeError(f"stack must be a ch.Stack, got {type(stack).__name__}")
     if not isinstance(steps, int) or isinstance(steps, bool):
         raise TypeError(f"steps must be an int, got {steps!r}")
+    raises = as_flag("raises", raises)
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
     if loss is not None and (isinstance(loss, type) or not callable(loss)):
