@@ -13,6 +13,7 @@ class Stacked:
     parameter: nn.Parameter
     members: torch.Tensor
     frozen: torch.Tensor | None = None
+    partial: bool = False
 
 
 class Layout:

@@ -564,29 +564,6 @@ def test_parameters_as_leaves_inside_forward(agree, members, what):
     agree(members(Leaves, 4), X)
 
 
-@pytest.mark.xfail(strict=True, reason="a stacked gradient has a row for every member")
-def test_a_parameter_that_a_member_did_not_use_has_no_gradient(members):
-    """So that weight decay leaves it alone, as torch.optim does alone."""
-
-    class Branches(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
-
-        def forward(self, x):
-            return self.one(x) if self.one.bias[0] > 0 else self.two(x)
-
-    modules = members(Branches, 16)
-    stack = ch.Stack(modules)
-    stack(X).sum().backward()
-    before = [module.two.weight.clone() for module in stack]
-    ch.optim.AdamW(stack, lr=0.1, weight_decay=0.5).step()
-    used = [module.one.bias[0] <= 0 for module in modules]
-    assert any(used)
-    for module, weight, was_used in zip(stack, before, used, strict=True):
-        assert torch.equal(module.two.weight, weight) != was_used
-
-
 # Contexts and transforms.
 
 

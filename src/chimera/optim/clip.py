@@ -12,6 +12,7 @@ from torch import Tensor
 
 from chimera.optim.groups import Stacked, StackedParameter
 from chimera.optim.settings import Range, Setting
+from chimera.stack.absent import absent, nothing
 
 _SMALL = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
@@ -49,11 +50,16 @@ class Clip:
         """
         limits = self._limit.values()
         for members, entries in self._groups.items():
-            gradients = [e.parameter.grad for e in entries if e.parameter.grad is not None]
+            ready = [(e, e.parameter.grad) for e in entries if e.parameter.grad is not None]
+            gradients = [gradient for _, gradient in ready]
             if any(gradient.is_sparse for gradient in gradients):
                 raise TypeError("clip: a gradient is sparse; make its layer with sparse=False")
+            left_out = [(g, absent(g)) for entry, g in ready if entry.partial]
             if gradients:
                 _scale(gradients, limits[list(members)])
+            for gradient, rows in left_out:
+                if rows is not None:  # what a norm of NaN has made of them
+                    gradient[rows] = nothing(gradient)[rows]
 
 
 def _scale(gradients: list[Tensor], limit: Tensor) -> None:

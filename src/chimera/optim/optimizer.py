@@ -1,7 +1,8 @@
 """What all optimizers of a stack share: settings, groups, state, frozen rows.
 
 Contract: a step does to each member what ``torch.optim`` does to that module alone. Rows of frozen
-members do not move. There is no Python per member: what grows with N is arithmetic.
+members do not move, nor do rows that no gradient reached. There is no Python per member: what grows
+with N is arithmetic.
 """
 
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from chimera.optim.arithmetic import gradient, wide
 from chimera.optim.groups import Entry, ParameterGroup, Stacked, entries_of, partitioned
 from chimera.optim.member import Layout, checked_member_state, state_of_member, write
 from chimera.optim.settings import Range, Setting
+from chimera.optim.standstill import Standstill
 from chimera.optim.state import checked_state
 
 
@@ -144,7 +146,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter that has a gradient.
+        """Move every parameter of every member that has a gradient.
 
         Raises:
             TypeError: a gradient is sparse.
@@ -157,16 +159,15 @@ class Optimizer:
                         f"{self._kind}: the gradient of {entry.name} is sparse, which no optimizer "
                         "of a stack takes; make its layer with sparse=False."
                     )
-            frozen = [(entry, entry.frozen) for entry in ready]
-            kept = [
-                (entry, rows, entry.parameter.index_select(0, rows))
-                for entry, rows in frozen
-                if rows is not None
+            still = [
+                Standstill(entry, self.tensors)
+                for entry in ready
+                if entry.frozen is not None or entry.source.partial
             ]
             if ready:
                 self._update(ready, group.settings)
-            for entry, rows, values in kept:
-                entry.parameter.index_copy_(0, rows, values)
+            for one in still:
+                one.put_back()
         self.steps += 1
 
     def _update(self, entries: list[Entry], settings: dict[str, Setting]) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import enum
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -201,6 +202,28 @@ class Exchange:
             leaves, shape = _flat(held.cell.cell_contents)
             leaves[held.leaf] = self._own[held.slot]
             held.cell.cell_contents = shape.rebuild(leaves)
+
+
+@contextmanager
+def standing_in(modules: Iterable[nn.Module], new: Mapping[int, Tensor]) -> Iterator[None]:
+    """Let other tensors stand in the places of the modules' own parameters for some time.
+
+    Args:
+        modules: whose parameters; not those of their children.
+        new: by the id of a parameter the tensor in its place.
+    """
+    saved = [(module, dict(module._parameters)) for module in modules]
+    for module, parameters in saved:
+        for name, parameter in parameters.items():
+            tensor = new.get(id(parameter))
+            if tensor is not None:
+                tensor._is_param = True
+                module._parameters[name] = tensor  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module, parameters in saved:
+            module._parameters.update(parameters)
 
 
 def _flat(value: Any) -> tuple[list[Any], Shape]:

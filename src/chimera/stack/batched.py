@@ -23,6 +23,7 @@ from chimera.decide.watch import Sentinel, Watch
 from chimera.draws.mode import Drawing, Key
 from chimera.paths.nest import Shape, flatten
 from chimera.paths.version import unchanged, version
+from chimera.stack.absent import rows_at
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.group import Group
 from chimera.stack.outputs import Outputs
@@ -161,7 +162,10 @@ def run_batched(
     index = None if places is None else index_of(places, group.device)
     tensors = group.running(tensors)
     if index is not None:
-        tensors = [tensor.index_select(0, index) for tensor in tensors]
+        tensors = [rows_at(tensor, index) for tensor in tensors]
+        group.partial = True
+    elif group.partial and torch.is_grad_enabled():
+        tensors = group.reached(tensors)
     versions = [version(tensor) for tensor in tensors]
     arguments = arguments.take(index)
     exchange = group.ruled if ruled else group.unruled

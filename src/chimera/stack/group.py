@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from chimera.paths.nest import flatten
 from chimera.paths.slots import GONE, Exchange, skeleton, with_tensors
 from chimera.paths.structure import Reading, Slot, read
+from chimera.stack.absent import ALL, in_loops, reached_by
 from chimera.stack.numbers import Numbers, different, settings_of
 from chimera.stack.rules import forwards_of
 
@@ -46,6 +47,8 @@ class Group:
         # value a member.
         self.own: dict[tuple[int, str], list[Any]] = different(readings)
         self.plans: dict[Any, Any] = {}
+        # Whether gradients may leave rows out, those of members that did not use a parameter.
+        self.partial = False
         # By path which members hold a parameter frozen, where some do and some do not: a tensor
         # that is never changed in place.
         self._frozen: dict[str, Tensor] = {}
@@ -56,6 +59,7 @@ class Group:
                 for i, twin in enumerate(twins)
             }
         )
+        self.partial = bool(self._in_loops)
         for i, slot in enumerate(self.slots):
             self._note_frozen(slot, [reading.slots[i].tensor for reading in readings])
             if slot.kind == "attribute" or slot.hidden:
@@ -88,13 +92,14 @@ class Group:
     def prepare(self) -> None:
         """Take note of the template and of attributes that differ, before the next call."""
         self.numbers = Numbers(self.reading, self.own)
+        self._in_loops = in_loops(self.reading)
         self.plain = Exchange(self.reading)
         self.unruled = Exchange(self.reading, self.numbers.forwards)
         self.ruled = Exchange(self.reading, forwards_of(self.reading) | self.numbers.forwards)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is read again: facts hold code, which cannot be pickled.
-        again = ("plain", "unruled", "ruled", "reading", "numbers")
+        again = ("plain", "unruled", "ruled", "reading", "numbers", "_in_loops")
         return {k: v for k, v in self.__dict__.items() if k not in again}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -183,6 +188,16 @@ class Group:
                     mask = rows.to(tensor.device).view(-1, *[1] * (tensor.dim() - 1))
                     tensors[index] = torch.where(mask, tensor.detach(), tensor)
         return tensors
+
+    def reached(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors of ``running`` for a run of all members, where gradients may leave rows out.
+
+        The rule of ``While`` leaves rows out by itself.
+        """
+        return [
+            reached_by(tensor, ALL) if tensor.requires_grad and i not in self._in_loops else tensor
+            for i, tensor in enumerate(tensors)
+        ]
 
     def member(self, place: int) -> nn.Module:
         """The ``place``-th member as a plain module, an independent copy."""

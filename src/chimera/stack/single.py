@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from chimera.draws.mode import Drawing, Key
 from chimera.paths.nest import flatten
 from chimera.paths.notes import point
 from chimera.paths.slots import GONE
+from chimera.stack.absent import row_alone, rows_alone
 from chimera.stack.batched import Call, Ran
 from chimera.stack.each import Arguments
 from chimera.stack.group import Group
@@ -36,6 +36,7 @@ def run_single(
     Raises:
         Exception: whatever the call raises, with a note that names the member.
     """
+    group.partial = group.partial or len(group) > 1
     rows = [_rows(group, index) for index in range(len(group.slots))]
     return [
         _run(group, call, arguments, place, [row[place] for row in rows], key, members[place])
@@ -46,37 +47,16 @@ def run_single(
 def _rows(group: Group, index: int) -> Sequence[Tensor]:
     """One tensor a member, which shares the memory of its row of a stacked tensor.
 
-    As far as autograd can tell, a row has nothing in common with the others: what one member
-    changes in place does not hold up another's backward. A frozen member's takes no gradient.
+    A frozen member's takes no gradient.
     """
     stacked = group.tensors()[index]
     if not stacked.requires_grad:
-        return [_alone(stacked, place) for place in range(stacked.shape[0])]
+        return [row_alone(stacked, place) for place in range(stacked.shape[0])]
     frozen = group.frozen(index)
-    rows: tuple[Tensor, ...] = _Rows.apply(stacked)  # type: ignore[no-untyped-call]
+    rows = rows_alone(stacked)
     if frozen is None:
         return rows
-    return [_alone(stacked, i) if still else rows[i] for i, still in enumerate(frozen.tolist())]
-
-
-def _alone(stacked: Tensor, place: int) -> Tensor:
-    return stacked.data[place].data
-
-
-class _Rows(torch.autograd.Function):
-    """The rows of a stacked tensor; its backward is one stack."""
-
-    @staticmethod
-    def forward(ctx: Any, stacked: Tensor) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)
-        return tuple(_alone(stacked, place) for place in range(stacked.shape[0]))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Tensor | None:
-        known = next((grad for grad in grads if grad is not None), None)
-        if known is None:
-            return None
-        return torch.stack([torch.zeros_like(known) if grad is None else grad for grad in grads])
+    return [row_alone(stacked, i) if still else rows[i] for i, still in enumerate(frozen.tolist())]
 
 
 def _run(

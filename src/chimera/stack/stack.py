@@ -49,6 +49,11 @@ class StackedParameter:
         """
         return self._group.frozen(self._index)
 
+    @property
+    def partial(self) -> bool:
+        """Whether a gradient may leave rows out, as ``absent`` tells."""
+        return self._group.partial
+
 
 class Stack(nn.Module):
     """N modules as one module.

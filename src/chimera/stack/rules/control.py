@@ -17,8 +17,11 @@ from chimera.decide.split import per_member, versions
 from chimera.draws.mode import draws_so_far
 from chimera.paths.bind import reached
 from chimera.paths.nest import flatten
+from chimera.paths.slots import standing_in
 from chimera.paths.structure import own_attributes
+from chimera.stack.absent import Members, reached_by
 from chimera.stack.rules.table import rule
+from chimera.stack.rules.together import is_together, together
 
 
 class Unmaskable(Exception):
@@ -29,19 +32,60 @@ class Unmaskable(Exception):
 def while_masked(module: While, x: Any) -> Any:
     """``While.forward`` for members whose conditions differ."""
     active: Tensor | None = None
-    for _ in range(module.limit):
-        with _Masked(module, active):
-            answer = module.condition(x)
-        if isinstance(answer, bool):
-            if not answer:
+    with _Used(module) as used:
+        for _ in range(module.limit):
+            with _Masked(module, active):
+                answer = module.condition(x)
+            if isinstance(answer, bool):
+                if not answer:
+                    break
+                answer = torch.ones((), dtype=torch.bool)
+            holds = answer.reshape(()).bool()
+            active = holds if active is None else active & holds
+            turning = per_member(active)
+            if not any(turning):
                 break
-            answer = torch.ones((), dtype=torch.bool)
-        holds = answer.reshape(()).bool()
-        active = holds if active is None else active & holds
-        if not any(per_member(active)):
-            break
-        x = _turn(module, x, active)
+            used.add(turning)
+            x = _turn(module, x, active)
     return x
+
+
+class _Used:
+    """Leaves members that take no turn out of the gradients of what the turns use.
+
+    Args:
+        module: the loop.
+    """
+
+    def __init__(self, module: While) -> None:
+        steps = [module, *reached(module.body)]
+        self._modules = list(dict.fromkeys(inner for step in steps for inner in step.modules()))
+        self._members = Members()
+        self._known = False
+
+    def __enter__(self) -> _Used:
+        own = {id(p): p for m in self._modules for p in m.parameters(recurse=False)}
+        marked = {
+            number: together(_reached_by, parameter, self._members)
+            for number, parameter in own.items()
+            if is_together(parameter)
+        }
+        self._standing = standing_in(self._modules, marked)
+        self._standing.__enter__()
+        return self
+
+    def add(self, turning: list[bool]) -> None:
+        """Members take a turn; the first says all, since none begins later."""
+        if not self._known:
+            self._known = True
+            self._members.used = torch.tensor(turning) if len(turning) > 1 else None
+
+    def __exit__(self, *error: Any) -> None:
+        self._standing.__exit__(*error)
+
+
+def _reached_by(size: int, parameter: Tensor, members: Members) -> Tensor:
+    return reached_by(parameter, members) if parameter.requires_grad else parameter
 
 
 def _turn(module: While, x: Any, active: Tensor) -> Any:
