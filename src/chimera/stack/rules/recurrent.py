@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from chimera.draws.mode import require_draws
+from chimera.stack.rules.sequences import layer
 from chimera.stack.rules.steps import State, Weights, one_step, sequence
 from chimera.stack.rules.table import rule
 from chimera.stack.rules.together import together
@@ -117,16 +118,18 @@ def _run(size: int, layers: _Layers, count: int, x: Tensor, *rest: Tensor) -> tu
     mask = None if layers.sizes is None else _mask(layers.sizes, x.device)
     x_NTBI = x if mask is None else _padded(x, mask)
     last: list[State] = []
-    for layer in range(layers.layers):
-        if layer and layers.dropout:
+    for level in range(layers.layers):
+        if level and layers.dropout:
             x_NTBI = _dropped(layers, x_NTBI, mask)
         outputs = []
         for direction in range(layers.directions):
-            index = layer * layers.directions + direction
+            index = level * layers.directions + direction
             state = tuple(whole[:, index] for whole in states)
-            output, after = sequence(
-                layers.mode, x_NTBI, state, weights[index], mask, reverse=direction == 1
-            )
+            w, reverse = weights[index], direction == 1
+            if mask is None:
+                output, after = layer(layers.mode, x_NTBI, state, w, reverse)
+            else:
+                output, after = sequence(layers.mode, x_NTBI, state, w, mask, reverse)
             outputs.append(output)
             last.append(after)
         x_NTBI = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]

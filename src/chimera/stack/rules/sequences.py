@@ -1,0 +1,107 @@
+"""A layer of ``RNN``, ``LSTM`` or ``GRU`` over a whole sequence, with a backward of its own.
+
+autograd records some ten operations a step and runs twice as many back, each with memory of its
+own. Here the input's part of all steps is one product, so is each weight's gradient, and the steps
+are ``passes``. A second derivative goes through ``steps``.
+
+Shapes: N members, T steps, B sequences, I input features, H hidden, G gates times H.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from chimera.stack.rules.passes import PASSES, Back, Given, turn
+from chimera.stack.rules.steps import State, Weights, product, sequence
+
+
+def layer(
+    mode: str, x_NTBI: Tensor, state: State, w: Weights, reverse: bool
+) -> tuple[Tensor, State]:
+    """The hidden states of all steps ``[N, T, B, H]``, and the last state.
+
+    Args:
+        mode: of the layer.
+        x_NTBI: the inputs.
+        state: before the first step.
+        w: the weights.
+        reverse: from the last step to the first.
+    """
+    if not _is_whole(x_NTBI, w):
+        return sequence(mode, x_NTBI, state, w, None, reverse)
+    weights = (w.w_ih, w.w_hh, w.b_ih, w.b_hh)
+    y, *last = _Layer.apply(mode, reverse, x_NTBI, *weights, *state)  # type: ignore[no-untyped-call]
+    return y, tuple(last)
+
+
+def _is_whole(x: Tensor, w: Weights) -> bool:
+    """Whether the passes cover a call. Memory written in place would be in a graph's way."""
+    recorded = torch.compiler.is_compiling() or get_proxy_mode() is not None
+    return w.w_hr is None and x.is_floating_point() and x.shape[1] > 0 and not recorded
+
+
+class _Layer(torch.autograd.Function):
+    """y_NTBH and the last state, of mode, reverse, x_NTBI, the four weights, the state."""
+
+    @staticmethod
+    def forward(ctx: Any, mode: str, reverse: bool, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        w_ih, w_hh, b_ih, b_hh, *state = rest
+        n, t, b, i = x.shape
+        known = PASSES[mode]
+        bias = b_ih if known.apart or b_ih is None else b_ih + b_hh
+        gates_NTBG = product(x.reshape(n, t * b, i), w_ih, bias).view(n, t, b, -1)
+        gates = gates_NTBG.transpose(0, 1).contiguous()
+        given = Given(mode, _order(t, reverse), w_hh, x.new_empty(n, t, b, w_hh.shape[2]))
+        saved, last = known.forward(given, gates, b_hh, tuple(state))
+        ctx.mode, ctx.reverse = mode, reverse
+        ctx.save_for_backward(x, *rest, given.y, *saved)
+        return given.y, *last
+
+    @staticmethod
+    def backward(ctx: Any, d_y: Tensor, *d_last: Tensor) -> tuple[Tensor | None, ...]:
+        x, w_ih, w_hh, b_ih, b_hh, *others = ctx.saved_tensors
+        state, y, saved = others[: len(d_last)], others[len(d_last)], others[len(d_last) + 1 :]
+        if torch.is_grad_enabled():
+            return None, None, *_again(ctx, [x, w_ih, w_hh, b_ih, b_hh, *state], (d_y, *d_last))
+        steps = x.shape[1]
+        known, first = PASSES[ctx.mode], state[0].unsqueeze(1)
+        before = torch.cat([y[:, 1:], first] if ctx.reverse else [first, y[:, :-1]], 1)
+        given = Given(ctx.mode, _order(steps, ctx.reverse), w_hh, y)
+        ends = tuple(each.clone(memory_format=torch.contiguous_format) for each in d_last)
+        back = Back(tuple(saved), before, tuple(state), d_y, ends)
+        d_input, d_hidden, d_state = known.backward(given, back)
+        need_x, *need = ctx.needs_input_grad[2:7]
+        of_input, of_hidden = (part.flatten(1, 2) for part in (d_input, d_hidden))
+        d_w_hh = of_hidden.transpose(1, 2) @ before.flatten(1, 2) if need[1] else None
+        d_b_hh = of_hidden.sum(1) if need[3] else None
+        if known.apart:
+            d_w_hh, d_b_hh = (d if d is None else turn(d, y.shape[-1]) for d in (d_w_hh, d_b_hh))
+        return (
+            *(None, None),
+            torch.bmm(of_input, w_ih).view(x.shape) if need_x else None,
+            torch.bmm(of_input.transpose(1, 2), x.flatten(1, 2)) if need[0] else None,
+            d_w_hh,
+            of_input.sum(1) if need[2] else None,
+            d_b_hh,
+            *d_state,
+        )
+
+
+def _order(steps: int, reverse: bool) -> range:
+    return range(steps)[::-1] if reverse else range(steps)
+
+
+def _again(ctx: Any, inputs: Sequence[Any], d_outputs: tuple[Tensor, ...]) -> list[Tensor | None]:
+    """The gradients by operations that can be differentiated themselves."""
+    x, w_ih, w_hh, b_ih, b_hh, *state = inputs
+    weights = Weights(w_ih, w_hh, b_ih, b_hh)
+    y, last = sequence(ctx.mode, x, tuple(state), weights, None, ctx.reverse)
+    needed = ctx.needs_input_grad[2:]
+    wanted = [each for each, need in zip(inputs, needed, strict=True) if need]
+    grads = iter(torch.autograd.grad((y, *last), wanted, d_outputs, create_graph=True))
+    return [next(grads) if need else None for need in needed]

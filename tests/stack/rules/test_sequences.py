@@ -1,0 +1,154 @@
+"""Recurrent layers over whole sequences: the passes, the graph that autograd makes, the loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import chimera as ch
+from chimera.stack.rules.passes import PASSES
+from chimera.stack.rules.sequences import layer
+from chimera.stack.rules.steps import Weights, sequence
+
+MODES = sorted(PASSES)
+GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "GRU": 3, "LSTM": 4}
+Made = tuple[Tensor, tuple[Tensor, ...], list[Tensor | None]]
+
+
+def made(mode: str, n: int, t: int, b: int, i: int, h: int, *, biased: bool = True) -> Made:
+    """Inputs, state and weights in float64, all with gradients."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64).requires_grad_()
+
+    gates = GATES[mode] * h
+    biases = [normal(n, gates) if biased else None for _ in range(2)]
+    state = tuple(normal(n, b, h) for _ in range(1 + (mode == "LSTM")))
+    return normal(n, t, b, i), state, [normal(n, gates, i), normal(n, gates, h), *biases]
+
+
+def both(mode: str, values: Made, reverse: bool) -> list[list[Tensor]]:
+    """The outputs of the passes and of the recorded steps."""
+    x, state, weights = values
+    ours = layer(mode, x, state, Weights(*weights), reverse)
+    theirs = sequence(mode, x, state, Weights(*weights), None, reverse)
+    return [[y, *last] for y, last in (ours, theirs)]
+
+
+def leaves(values: Made) -> list[Tensor]:
+    x, state, weights = values
+    return [x, *state, *(weight for weight in weights if weight is not None)]
+
+
+def score(outputs: list[Tensor]) -> Tensor:
+    return sum(((k + 1) * output**2).sum() for k, output in enumerate(outputs))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(MODES),
+    st.tuples(*[st.integers(1, 4)] * 5),
+    st.booleans(),
+    st.booleans(),
+)
+def test_passes_are_the_recorded_steps(
+    mode: str, sizes: tuple[int, ...], biased: bool, reverse: bool
+) -> None:
+    torch.manual_seed(0)
+    values = made(mode, *sizes, biased=biased)
+    ours, theirs = both(mode, values, reverse)
+    assert "_Layer" in type(ours[0].grad_fn).__name__
+    torch.testing.assert_close(ours, theirs)
+    inputs = leaves(values)
+    grads, expected = (torch.autograd.grad(score(out), inputs) for out in (ours, theirs))
+    torch.testing.assert_close(grads, expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_second_derivatives(mode: str) -> None:
+    torch.manual_seed(0)
+    values = made(mode, 2, 3, 2, 2, 3)
+    inputs = leaves(values)
+    seconds = []
+    for outputs in both(mode, values, reverse=False):
+        firsts = torch.autograd.grad(score(outputs), inputs, create_graph=True)
+        seconds.append(torch.autograd.grad(score(list(firsts)), inputs))
+    torch.testing.assert_close(seconds[0], seconds[1])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_backward_can_run_twice_and_for_some_inputs_alone(mode: str) -> None:
+    torch.manual_seed(0)
+    x, state, weights = made(mode, 2, 3, 2, 2, 3)
+    outputs, _ = both(mode, (x, state, weights), reverse=True)
+    first = torch.autograd.grad(score(outputs), [x, weights[1]], retain_graph=True)
+    assert torch.equal(x, x.clone())
+    torch.testing.assert_close(torch.autograd.grad(score(outputs), [x, weights[1]]), first)
+    alone = layer(mode, x.detach(), state, Weights(*(w.detach() for w in weights)), True)
+    only = torch.autograd.grad(score([alone[0], *alone[1]]), state)
+    outputs, _ = both(mode, (x, state, weights), reverse=True)
+    torch.testing.assert_close(only, torch.autograd.grad(score(outputs), state))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_memory_of_a_forward_is_not_the_callers(mode: str) -> None:
+    torch.manual_seed(0)
+    x, state, weights = made(mode, 2, 3, 2, 2, 3)
+    y, last = layer(mode, x, state, Weights(*weights), False)
+    kept = y.detach().clone()
+    for each in last:
+        each.detach().zero_()
+    assert torch.equal(y, kept)
+    y.detach().zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_a_nan_passes_through_relu() -> None:
+    x, state, weights = made("RNN_RELU", 1, 2, 1, 1, 1)
+    with torch.no_grad():
+        x[:, 0] = float("nan")
+    ours, theirs = both("RNN_RELU", (x, state, weights), reverse=False)
+    torch.testing.assert_close(ours, theirs, equal_nan=True)
+    grads = [torch.autograd.grad(out[0].sum(), x)[0] for out in (ours, theirs)]
+    torch.testing.assert_close(grads[0], grads[1], equal_nan=True)
+
+
+def test_a_recording_holds_operations_without_memory_of_its_own() -> None:
+    x, state, weights = made("GRU", 2, 3, 2, 2, 3)
+
+    def run(*flat: Tensor) -> Tensor:
+        y, _ = layer("GRU", flat[0], (flat[1],), Weights(*flat[2:]), False)
+        return y
+
+    graph = make_fx(run)(x.detach(), state[0].detach(), *(w.detach() for w in weights))
+    assert not [node for node in graph.graph.nodes if str(node.target).endswith(".out")]
+
+
+def modules(kind: Callable[..., nn.Module], **kwargs: Any) -> list[nn.Module]:
+    torch.manual_seed(0)
+    return [kind(3, 4, **kwargs).double() for _ in range(4)]
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"bidirectional": True, "num_layers": 2},
+        {"batch_first": True, "bias": False},
+        {"dropout": 0.5, "num_layers": 3},
+    ],
+)
+@pytest.mark.parametrize("own", [True, False])
+def test_members_are_themselves(
+    kind: Callable[..., nn.Module], kwargs: dict[str, Any], own: bool
+) -> None:
+    stack = ch.Stack(modules(kind, **kwargs))
+    x = torch.randn(*([4] if own else []), 5, 2, 3, dtype=torch.float64)
+    ch.verify(stack, ch.each(x) if own else x)
+    assert "one by one" not in str(ch.explain(stack))
