@@ -47,7 +47,10 @@ def candidates(
         return output
 
     def apart() -> float:
-        pairs = [(stacked(), loop()), (x.grad, torch.stack([row.grad for row in rows]))]
+        pairs = [
+            (stacked().detach(), loop().detach()),
+            (x.grad, torch.stack([row.grad for row in rows])),
+        ]
         for name, parameter in stack.named_parameters():
             own = [module.get_parameter(name.rpartition(".")[2]).grad for module in modules]
             pairs.append((parameter.grad, torch.stack(own)))

@@ -19,6 +19,7 @@ from chimera.stack.each import Arguments, arguments, index_of
 from chimera.stack.explain import Explanation, explain_stack
 from chimera.stack.group import Group
 from chimera.stack.member_state import check_members, load_member_state, member_state, note_members
+from chimera.stack.memory import keep_freed
 from chimera.stack.numbers import alike
 from chimera.stack.outputs import Outputs, is_uneven, merge
 from chimera.stack.plan import run
@@ -76,6 +77,7 @@ class Stack(nn.Module):
 
     def __init__(self, modules: Iterable[nn.Module], *, seed: int = 0) -> None:
         super().__init__()
+        keep_freed()
         members = checked(modules)
         self.seed = as_seed(seed)
         self.members: tuple[int, ...] = tuple(range(len(members)))

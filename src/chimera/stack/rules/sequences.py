@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from chimera.stack.rules.passes import PASSES, Back, Given, turn
-from chimera.stack.rules.steps import State, Weights, product, sequence
+from chimera.stack.rules.steps import State, Weights, sequence
 
 
 def layer(
@@ -51,13 +51,11 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mode: str, reverse: bool, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         w_ih, w_hh, b_ih, b_hh, *state = rest
-        n, t, b, i = x.shape
+        n, t, b, _ = x.shape
         known = PASSES[mode]
         bias = b_ih if known.apart or b_ih is None else b_ih + b_hh
-        gates_NTBG = product(x.reshape(n, t * b, i), w_ih, bias).view(n, t, b, -1)
-        gates = gates_NTBG.transpose(0, 1).contiguous()
         given = Given(mode, _order(t, reverse), w_hh, x.new_empty(n, t, b, w_hh.shape[2]))
-        saved, last = known.forward(given, gates, b_hh, tuple(state))
+        saved, last = known.forward(given, _of_input(x, w_ih, bias), b_hh, tuple(state))
         ctx.mode, ctx.reverse = mode, reverse
         ctx.save_for_backward(x, *rest, given.y, *saved)
         return given.y, *last
@@ -90,6 +88,17 @@ class _Layer(torch.autograd.Function):
             d_b_hh,
             *d_state,
         )
+
+
+def _of_input(x: Tensor, w_NGI: Tensor, bias_NG: Tensor | None) -> Tensor:
+    """The input's part of the gates ``[T, N, B, G]``."""
+    n, t, b, _ = x.shape
+    gates = torch.bmm(x.flatten(1, 2), w_NGI.transpose(1, 2)).view(n, t, b, -1).transpose(0, 1)
+    return (
+        gates.contiguous()
+        if bias_NG is None
+        else torch.add(gates, bias_NG.unsqueeze(1), out=x.new_empty(gates.shape))
+    )
 
 
 def _order(steps: int, reverse: bool) -> range:
