@@ -9,9 +9,11 @@ on the machine or its speed are not compared: the words, the layout and the kind
 import contextlib
 import doctest
 import io
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +34,11 @@ def run(line: str) -> str:
     """What a command prints, standard error among it."""
     words = shlex.split(line)
     if words[0] != "chimera":
-        done = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path}
+        done = subprocess.run(
+            line, shell=True, capture_output=True, text=True, check=True, env=environment
+        )
         return done.stdout
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):

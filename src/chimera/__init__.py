@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from chimera.fuse import fuse as fuse
     from chimera.fuse import unfuse as unfuse
     from chimera.paths import ChimeraWarning as ChimeraWarning
+    from chimera.scale import distribute as distribute
     from chimera.stack import Stack as Stack
     from chimera.stack import each as each
     from chimera.stack import explain as explain
@@ -62,6 +63,7 @@ _HOMES = {
     "chimera.summary": ("summary", "Summary"),
     "chimera.verify": ("verify",),
     "chimera.fuse": ("fuse", "unfuse"),
+    "chimera.scale": ("distribute",),
     "chimera.fit": ("fit", "data", "digits", "LogUniform"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

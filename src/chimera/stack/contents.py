@@ -69,8 +69,17 @@ def contents(module: nn.Module) -> Contents:
 
 def unregistered(module: nn.Module) -> list[Slot]:
     """The tensors of ``module`` that stand only where ``state_dict`` does not look."""
+    if lies_in_parts(module):
+        return []
     slots = [slot for slot in read(module).slots if slot.hidden or slot.kind == "attribute"]
     return [slot for slot in slots if slot.persistent]
+
+
+def lies_in_parts(module: nn.Module) -> bool:
+    """Whether every rank holds parts of the tensors, which its attributes know: all of the
+    network's own are registered."""
+    in_parts = getattr(type(module), "__in_parts__", None)
+    return in_parts is not None and bool(in_parts(module))
 
 
 def tensor_identity(tensor: Tensor) -> object:

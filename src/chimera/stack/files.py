@@ -9,6 +9,7 @@ that one of them can be read without the others.
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -60,7 +61,12 @@ def save(module: nn.Module, path: str | os.PathLike[str]) -> None:
         return
     held = contents(module)
     meta |= {"ties": held.ties, "extra": held.extra, "unregistered": held.unregistered}
-    write_tensors(path, held.tensors, meta)
+    write = partial(write_tensors, path, held.tensors, meta)
+    once = getattr(type(module), "__write__", None)  # of a network over several processes
+    if once is None:
+        write()
+    else:
+        once(module, write)
 
 
 def load(

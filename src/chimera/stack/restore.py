@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from chimera.paths.structure import read
-from chimera.stack.contents import Contents, tensor_identity, unregistered
+from chimera.stack.contents import Contents, lies_in_parts, tensor_identity, unregistered
 from chimera.stack.lazies import shape_lazy
 from chimera.store import CheckpointError
 
@@ -139,7 +139,9 @@ def _ties_not_in(own: dict[str, Any], given: Contents) -> list[str]:
 def _unchanged_on_failure(module: nn.Module) -> Iterator[None]:
     """Put every part of ``module`` back as it was when the block raises."""
     parts = [(part, type(part), _shallow(vars(part))) for part in module.modules()]
-    tensors = [slot.tensor for slot in read(module).slots]
+    tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
+    if not lies_in_parts(module):
+        tensors = [slot.tensor for slot in read(module).slots]
     values = [(t, type(t), None if is_lazy(t) else t.data.clone()) for t in tensors]
     try:
         yield

@@ -1,0 +1,84 @@
+"""Shards: every rank holds a part of each parameter, and computes its rows (torch's FSDP2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from chimera.scale.blocks import repeated_blocks
+from chimera.scale.spread import Spread
+from chimera.scale.world import copy_from_first, on_first
+from chimera.stack.contents import unregistered
+
+
+class Shards:
+    """Runs a network by FSDP2, one call of ``fully_shard`` a repeated block, then the root."""
+
+    in_parts = True
+
+    def __init__(self, net: nn.Module, device: torch.device, spread: Spread, reason: str) -> None:
+        _check(net)
+        copy_from_first([*net.parameters(), *net.buffers()], device)
+        for parameter in net.parameters():
+            parameter.data = parameter.data.contiguous()  # FSDP2 takes no other
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        blocks = repeated_blocks(net)
+        for block in blocks.values():
+            fully_shard(block, mesh=mesh)
+        fully_shard(net, mesh=mesh)
+        self.reason = f"{reason}\nsharded: {_listed(list(blocks))}"
+        self._net, self._spread = net, spread
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._spread.run(lambda a, k: self._net(*a, **k), args, kwargs)
+
+    def whole(self, value: Any) -> Any:
+        if not isinstance(value, DTensor):
+            return value
+        # The clone waits for what is gathered and is a plain tensor.
+        return value.full_tensor().detach().clone()
+
+    def taken(self, state: dict[str, Any]) -> dict[str, Any]:
+        own = {name: p for name, p in self._net.state_dict().items() if isinstance(p, DTensor)}
+        taken = type(state)(state)
+        for name, value in state.items():
+            part = own.get(name)
+            if part is None or not isinstance(value, Tensor) or isinstance(value, DTensor):
+                continue
+            if value.shape == part.shape:  # torch tells of another
+                there = value.detach().to(part.device, part.dtype)
+                mesh, places = part.device_mesh, part.placements
+                taken[name] = distribute_tensor(there, mesh, places, src_data_rank=None)
+        return taken
+
+    def write(self, action: Callable[[], None]) -> None:
+        on_first(action)
+
+
+def _check(net: nn.Module) -> None:
+    """Raise ValueError for what FSDP2 cannot cut, or would leave behind."""
+    for slot in unregistered(net):
+        raise ValueError(
+            f"distribute: {slot.path!r} is a tensor in a plain attribute, which a sharded network "
+            "leaves behind; make it a buffer (ch.Constant, nn.Buffer, or ch.build, which adopts it)"
+        )
+    for name, parameter in net.named_parameters():
+        if not parameter.dim():
+            raise ValueError(
+                f"distribute: the parameter {name!r} is a scalar, which torch's fully_shard cannot "
+                "cut; give it the shape (1,), or use mode='replicate'"
+            )
+
+
+def _listed(paths: list[str]) -> str:
+    if not paths:
+        return "the whole network at once, which has no repeated blocks"
+    more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
+    return f"{', '.join(paths[:4])}{more}, then the rest"

@@ -1,0 +1,116 @@
+"""One call of a network that is spread over the ranks by rows: cut, checked, run, put together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from chimera.build.inputs import Inputs
+from chimera.scale.mixing import ROWS, known, probe, refuse
+from chimera.scale.rows import Batch, Shares, batch_of, joined_rows, weighted_rows
+from chimera.scale.world import from_rank, tell_all
+
+Call = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Spread:
+    """The rows of each call over the ranks.
+
+    Args:
+        net: the network, which this rank can run.
+        device: where this rank computes.
+        inputs: "same": every rank is given the whole batch. "each": each its own rows.
+        whole: positions and names of arguments without rows.
+    """
+
+    def __init__(
+        self, net: nn.Module, device: torch.device, inputs: str, whole: frozenset[int | str]
+    ) -> None:
+        self._net, self._device, self._inputs, self._whole = net, device, inputs, whole
+        self._probed: set[bool] = set()
+        self._compared = False
+
+    def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The outputs; ``call`` runs the network on this rank's part."""
+        given = batch_of(args, kwargs, self._whole)
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        if self._inputs == "same":
+            self._compare(given)
+            shares, join = Shares.even(given.rows, ranks), joined_rows
+            own = given[shares.part(rank)]
+        else:
+            shares, join = Shares(tuple(tell_all(given.rows))), weighted_rows
+            own = given
+        self._check(given, shares)
+        if not shares.rows:
+            raise ValueError("the batch has no rows on any rank; give one row or more")
+        if not own.rows and not self._synchronized():
+            own = self._lent(given, shares)
+        elif self._inputs == "each" and 0 in shares.counts and not self._synchronized():
+            self._lent(given, shares)  # the ranks without rows wait for one
+        part = self._here(own)
+        return join(call(part.args, part.kwargs), shares, own.rows)
+
+    def _lent(self, given: Batch, shares: Shares) -> Batch:
+        """A row for a rank that has none."""
+        if self._inputs == "same":
+            return given[0:1]
+        lender = next(rank for rank, count in enumerate(shares.counts) if count)
+        row = from_rank(_on_cpu(given[0:1]) if dist.get_rank() == lender else None, lender)
+        assert isinstance(row, Batch)
+        return row
+
+    def _synchronized(self) -> bool:
+        return any(isinstance(m, nn.SyncBatchNorm) for m in self._net.modules())
+
+    def _here(self, batch: Batch) -> Inputs:
+        return batch.inputs.map(lambda x: x.to(self._device) if isinstance(x, Tensor) else x)
+
+    def _compare(self, given: Batch) -> None:
+        """Whether the ranks were given one batch, asked at the first call."""
+        if self._compared:
+            return
+        if len(set(tell_all(_fingerprint(given)))) > 1:
+            raise ValueError(
+                "the ranks were called with different batches; give every rank the same (seed the "
+                "order of the data alike on all), or write ch.distribute(net, inputs='each') where "
+                "each rank has rows of its own"
+            )
+        self._compared = True
+
+    def _check(self, given: Batch, shares: Shares) -> None:
+        """Refuse a network whose rows mix, in the first call of each mode that can tell."""
+        found = known(self._net)
+        if found is not None:
+            raise ValueError(str(found))
+        mode, together = self._net.training, self._inputs == "same"
+        most_rows = given.rows if together else max(shares.counts)
+        if mode in self._probed or most_rows < 2 or self._synchronized():
+            return
+        few = given[:ROWS]
+        if not together:
+            most = shares.counts.index(max(shares.counts))
+            few = from_rank(_on_cpu(few) if dist.get_rank() == most else None, most)
+        here = self._here(few)
+        refuse(probe(self._net, Batch(here, few.rows, few.cut)))
+        self._probed.add(mode)
+
+
+def _on_cpu(batch: Batch) -> Batch:
+    inputs = batch.inputs.map(lambda x: x.detach().cpu() if isinstance(x, Tensor) else x)
+    return Batch(inputs, batch.rows, batch.cut)
+
+
+def _fingerprint(batch: Batch) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for leaf in batch.inputs.leaves():
+        if isinstance(leaf, Tensor):
+            digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
+            numbers = leaf.detach().cpu().contiguous().reshape(-1)
+            digest.update(numbers.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,433 @@
+"""What each of several ranks does; run by test_distribute.py, one process a rank.
+
+Every case runs on all ranks, which hold one network undistributed and one distributed, and gives
+what the test looks at; a case that raises gives its message.
+"""
+
+import copy
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+import chimera as ch
+
+CASES: dict[str, Callable[[], Any]] = {}
+ROWS = (7, 7, 2, 1, 6, 3, 7, 4, 5, 2)
+"""Rows of ten batches: with three ranks, some ranks have one more, some have none."""
+
+
+def case(function: Callable[[], Any]) -> Callable[[], Any]:
+    CASES[function.__name__] = function
+    return function
+
+
+class Tied(nn.Module):
+    """Repeated blocks, a shared layer, a tie, a constant, a frozen and an unused parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = lambda: ch.Residual(nn.Sequential(nn.Linear(6, 6), nn.Tanh()))  # noqa: E731
+        self.blocks = ch.Repeat(block, 3)
+        self.again = ch.Repeat(nn.Linear(6, 6), 2, share=True)
+        self.constant = ch.Constant(torch.rand(6))
+        self.out, self.tied = nn.Linear(6, 3), nn.Linear(6, 3)
+        self.tied.weight = self.out.weight
+        self.unused = nn.Linear(2, 2)
+        self.across = nn.Parameter(torch.randn(6, 3).t())  # not contiguous
+        self.out.bias.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.again(self.blocks(x)) + self.constant()
+        return self.out(x) + self.tied(x) + x @ self.across.t()
+
+
+class Recurrent(nn.Module):
+    """Two outputs, nested, of other shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.out = nn.GRU(6, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        over_time, _ = self.gru(x.unsqueeze(1).repeat(1, 4, 1))
+        return {"y": self.out(over_time[:, -1]), "more": (over_time, x.argmax(1))}
+
+
+class Pictures(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 4, 3)
+        )
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = x.repeat(1, 6).view(x.shape[0], 1, 6, 6)
+        return self.out(self.body(image).mean((2, 3)))
+
+
+class Masked(nn.Module):
+    """Attention whose mask has no rows, though in a batch of four its first axis is four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
+        self.encoder, self.out = nn.TransformerEncoder(layer, 2), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.out(self.encoder(x.unsqueeze(1).repeat(1, 4, 1), mask=mask)[:, -1])
+
+
+def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    torch.manual_seed(3)
+    for rows in ROWS:
+        yield torch.randn(rows, 6).double(), torch.randn(rows, 3).double()
+
+
+def trained(net: Any, more: tuple[Any, ...] = (), penalty: float = 0.0) -> dict[str, Any]:
+    """Outputs, gradients of the first step, and the state after ten steps."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.1)
+    outputs, gradients = [], {}
+    for step, (x, y) in enumerate(batches()):
+        optimizer.zero_grad()
+        output = net(x, *more)
+        outputs.append(output)
+        loss = ((output["y"] if isinstance(output, dict) else output) - y).square().mean()
+        if penalty:
+            loss = loss + penalty * sum(p.square().sum() for p in net.parameters())
+        loss.backward()
+        if not step:
+            gradients = {name: whole(p.grad) for name, p in net.named_parameters()}
+        optimizer.step()
+    return {"outputs": outputs, "gradients": gradients, "state": dict(net.state_dict())}
+
+
+def whole(value: Any) -> Any:
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def apart(one: Any, other: Any) -> float:
+    """The largest difference of nested tensors; infinite where they nest or are otherwise."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return float("inf")
+        return float((one.detach().double() - other.detach().double()).abs().max())
+    if isinstance(one, dict) and isinstance(other, dict) and list(one) == list(other):
+        return max((apart(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, list | tuple) and type(one) is type(other) and len(one) == len(other):
+        return max((apart(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
+    return 0.0 if one is None and other is None else float("inf")
+
+
+def pair(factory: Callable[[], nn.Module], mode: str, **options: Any) -> tuple[Any, Any]:
+    """A network, and one distributed that had other values on every rank but the first."""
+    torch.manual_seed(0)
+    plain = factory().double()
+    own = copy.deepcopy(plain)
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter.add_(dist.get_rank())
+    return plain, ch.distribute(own, mode, **options)
+
+
+def equal(factory: Callable[[], nn.Module], mode: str, *more: Any, **options: Any) -> Any:
+    plain, wide = pair(factory, mode, **options)
+    one, other = trained(plain, more), trained(wide, more)
+    return {key: apart(one[key], other[key]) for key in one} | {
+        "keys": list(plain.state_dict()) == list(wide.state_dict()),
+        "class": isinstance(wide, factory),
+    }
+
+
+for mode in ("replicate", "shard"):
+    CASES |= {
+        f"equal-tied-{mode}": lambda mode=mode: equal(Tied, mode),
+        f"equal-recurrent-{mode}": lambda mode=mode: equal(Recurrent, mode),
+        f"equal-pictures-{mode}": lambda mode=mode: equal(Pictures, mode),
+        f"equal-masked-{mode}": lambda mode=mode: equal(
+            Masked, mode, torch.zeros(4, 4).double(), whole=["mask"]
+        ),
+    }
+
+
+@case
+def penalty() -> Any:
+    plain, wide = pair(Pictures, "replicate")
+    return apart(trained(plain, penalty=0.1)["state"], trained(wide, penalty=0.1)["state"])
+
+
+@case
+def own_rows() -> Any:
+    """Each rank gives rows of its own, the last rank sometimes none."""
+    found = {}
+    for mode in ("replicate", "shard"):
+        plain, wide = pair(Tied, mode, inputs="each")
+        one, other = (torch.optim.SGD(net.parameters(), lr=0.1) for net in (plain, wide))
+        for counts, (x, y) in zip(
+            cycle([(4, 2, 1), (1, 6, 0)]), islice(batches(), 2), strict=False
+        ):
+            part = slice(sum(counts[: dist.get_rank()]), sum(counts[: dist.get_rank() + 1]))
+            (plain(x) - y).square().mean().backward()
+            output = wide(x[part])
+            assert output.shape == (counts[dist.get_rank()], 3)
+            (output - y[part]).square().mean().backward()
+            for optimizer in (one, other):
+                optimizer.step()
+                optimizer.zero_grad()
+        found[mode] = apart(dict(plain.state_dict()), dict(wide.state_dict()))
+    return found
+
+
+@case
+def accumulated() -> Any:
+    """Two backwards before a step; two calls before a backward; no gradients; another freezing."""
+    found = {}
+    for mode in ("replicate", "shard"):
+        plain, wide = pair(Pictures, mode)
+        x, y = next(batches())
+        for net in (plain, wide):
+            for _ in range(2):
+                (net(x) - y).square().mean().backward()
+        found[f"{mode} two backwards"] = grads_apart(plain, wide)
+        for net in (plain, wide):
+            net.zero_grad()
+            (net(x) - net(x + 1)).square().mean().backward()
+        found[f"{mode} two calls"] = grads_apart(plain, wide)
+        with torch.no_grad():
+            found[f"{mode} no gradients"] = apart(plain.eval()(x), wide.eval()(x))
+        assert not wide.body.training
+    plain, wide = pair(Pictures, "replicate")
+    for net in (plain, wide):
+        net.body.requires_grad_(False)
+        (net(x) - y).square().mean().backward()
+        net.zero_grad()
+        net.body.requires_grad_(True)
+        net.out.requires_grad_(False)
+        (net(x) - y).square().mean().backward()
+    found["another freezing"] = grads_apart(plain, wide)
+    return found
+
+
+def grads_apart(plain: nn.Module, wide: nn.Module) -> float:
+    return max(
+        apart(p.grad, whole(q.grad))
+        for p, q in zip(plain.parameters(), wide.parameters(), strict=True)
+    )
+
+
+@case
+def files() -> Any:
+    """What one way of running saves, every other loads."""
+    found = {}
+    for mode in ("replicate", "shard"):
+        plain, wide = pair(Tied, mode)
+        path = Path(FOLDER, f"{mode}.net")
+        ch.save(wide, path)
+        back = ch.load(path, into=Tied().double())
+        found[f"{mode} saved"] = apart(dict(plain.state_dict()), dict(back.state_dict()))
+        found[f"{mode} ties"] = back.tied.weight is back.out.weight
+        torch.manual_seed(9)
+        other = Tied().double()
+        mine = Path(FOLDER, f"{mode}-{dist.get_rank()}.net")
+        ch.save(other, mine)
+        ch.load(mine, into=wide)
+        found[f"{mode} loaded"] = apart(dict(other.state_dict()), dict(wide.state_dict()))
+        wide.load_state_dict(plain.state_dict())
+        found[f"{mode} state"] = apart(dict(plain.state_dict()), dict(wide.state_dict()))
+        found[f"{mode} missing"] = message(lambda w=wide: w.load_state_dict({}))
+    return found
+
+
+def message(action: Callable[[], Any]) -> str:
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 - its text is what the test looks at
+        return f"{type(error).__name__}: {error}"
+    return "nothing was raised"
+
+
+class Asks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(6, 3), Halves())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.inner[0].weight.sum() > 1e9:  # of parameters alone: allowed
+            return x
+        return self.inner(x)
+
+
+class Halves(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        while x.abs().sum() > 1:
+            x = x / 2
+        return x
+
+
+class Keeps(nn.Module):
+    """A running mean in a buffer that no output shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+        self.mean = nn.Buffer(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        self.mean.lerp_(y.detach().mean(0), 0.1)
+        return y
+
+
+class Fixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * torch.arange(x.shape[0]).unsqueeze(1)
+
+
+class Mean(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).mean()
+
+
+class Over(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Sequential(nn.Linear(6, 3), nn.Softmax(dim=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x)
+
+
+def normed(**options: Any) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, **options))
+
+
+@case
+def refusals() -> Any:
+    x = torch.randn(7, 6)
+
+    def called(net: nn.Module, **options: Any) -> str:
+        return message(lambda: ch.distribute(net, "replicate", **options)(x))
+
+    frozen = ch.distribute(normed().eval(), "replicate")
+    ran = frozen(x).shape == (7, 3)
+    halve = ch.While(lambda x: x.abs().sum() > 1, lambda x: x / 2, 9)
+    return {
+        "batch norm": called(normed()),
+        "batch norm in evaluation runs": ran,
+        "batch norm trained later": message(lambda: frozen.train()(x)),
+        "without running statistics": called(normed(track_running_stats=False).eval()),
+        "sync": called(normed(), sync=True),
+        "while": called(nn.Sequential(nn.Linear(6, 3), halve)),
+        "asks": called(Asks()),
+        "keeps": called(Keeps()),
+        "fixed": called(Fixed()),
+        "mean": called(Mean()),
+        "over": called(Over()),
+        "over, sharded": message(lambda: ch.distribute(Over(), "shard")(x)),
+        "time first": called(nn.RNN(6, 3)),
+        "no tensor": message(lambda: ch.distribute(nn.Linear(6, 3), "replicate")(3)),
+        "other batches": message(
+            lambda: ch.distribute(nn.Linear(6, 3), "replicate")(x + dist.get_rank())
+        ),
+        "scalar": message(lambda: ch.distribute(ch.Sequential(Scaled()), "shard")),
+        "plain tensor": message(lambda: ch.distribute(Hidden(), "shard")),
+        "twice": message(lambda: ch.distribute(frozen)),
+        "copied": message(lambda: copy.deepcopy(frozen)),
+        "ranks": message(lambda: ch.distribute(nn.Linear(6, 3), devices=2)),
+    }
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Hidden(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+        self.offset = torch.rand(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + self.offset
+
+
+@case
+def trial_leaves_no_trace() -> Any:
+    """The trial of the first call: counters, buffers and generators are as after one call."""
+    torch.manual_seed(dist.get_rank())
+    net = Counts()
+    wide = ch.distribute(net, "replicate")
+    before = torch.get_rng_state()
+    wide(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))
+    return {
+        "calls": wide.calls,
+        "buffer": int(wide.steps),
+        "drew": torch.equal(before, torch.get_rng_state()),
+    }
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.calls = nn.Linear(6, 3), 0
+        self.steps = nn.Buffer(torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.steps += 1
+        return self.linear(x)
+
+
+@case
+def automatic() -> Any:
+    spec = ch.spec(300, 6)
+    chosen = {
+        "room": ch.distribute(Tied(), memory=10**9),
+        "little": ch.distribute(Tied(), memory=3000),
+        "activations": ch.distribute(Tied(), memory=20_000, spec=spec),
+        "no activations": ch.distribute(Tied(), memory=20_000),
+    }
+    return {name: str(ch.explain(net)) for name, net in chosen.items()}
+
+
+def main(rank: int, ranks: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks
+    )
+    found: dict[str, Any] = {}
+    for name, run in CASES.items():
+        try:
+            found[name] = run()
+        except Exception:  # noqa: BLE001 - the test shows it
+            found[name] = traceback.format_exc()
+    Path(folder, f"found-{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+FOLDER = sys.argv[3] if len(sys.argv) > 3 else ""
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), FOLDER)
