@@ -377,22 +377,24 @@ class Hidden(nn.Module):
 def trial_leaves_no_trace() -> Any:
     """The trial of the first call: counters, buffers and generators are as after one call."""
     torch.manual_seed(dist.get_rank())
-    net = Counts()
+    net = Counts(dist.get_rank())
     wide = ch.distribute(net, "replicate")
     before = torch.get_rng_state()
     wide(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))
     return {
         "calls": wide.calls,
         "buffer": int(wide.steps),
+        "of rank 0": not bool(wide.flag) and complex(wide.turn) == 0,
         "drew": torch.equal(before, torch.get_rng_state()),
     }
 
 
 class Counts(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, rank: int) -> None:
         super().__init__()
         self.linear, self.calls = nn.Linear(6, 3), 0
         self.steps = nn.Buffer(torch.tensor(0))
+        self.flag, self.turn = nn.Buffer(torch.tensor(rank > 0)), nn.Buffer(torch.tensor(rank * 1j))
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1

@@ -15,7 +15,7 @@ from chimera.build.inputs import Inputs, as_specified
 from chimera.scale import memory as needs
 from chimera.scale.blocks import repeated_blocks
 from chimera.scale.branches import Branches, outermost
-from chimera.scale.mixing import known
+from chimera.scale.mixing import known, suspects
 from chimera.scale.replicate import Replicas
 from chimera.scale.shard import Shards
 from chimera.scale.spread import Spread
@@ -94,7 +94,7 @@ def distribute(
     device = own_device(net)
     if sync:
         net = _synchronized(net, device)
-    if (found := known(net)) is not None:
+    if (found := known(suspects(net))) is not None:
         raise ValueError(str(found))
     kind: type[M] = type(net)
     if mode == "auto":

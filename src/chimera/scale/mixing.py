@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # every batch norm; InstanceNorm is one of them
+from torch.nn.modules.batchnorm import _BatchNorm  # what all batch norms are
 
 from chimera.blocks import Cond, While
 from chimera.scale.record import Recording, record
@@ -44,24 +44,35 @@ class Mixed:
         )
 
 
-def known(net: nn.Module) -> Mixed | None:
+Suspects = tuple[tuple[str, nn.Module], ...]
+
+
+def suspects(net: nn.Module) -> Suspects:
+    """The modules, with their paths, of classes that may mix rows."""
+    kinds = (While, Cond, _BatchNorm, *_INSTANCE)
+    return tuple(
+        (path, module)
+        for path, module in net.named_modules()
+        if isinstance(module, kinds) and not isinstance(module, nn.SyncBatchNorm)
+    )
+
+
+def known(suspected: Suspects) -> Mixed | None:
     """The first module that mixes rows in its present mode, as its class tells."""
-    for path, module in net.named_modules():
+    for path, module in suspected:
         kind = type(module).__name__
         if isinstance(module, (While, Cond)):
-            return Mixed(
-                path,
-                f"{kind} asks its condition of the whole batch",
-                "choose by rows (torch.where) instead",
-            )
+            why = f"{kind} asks its condition of the whole batch"
+            return Mixed(path, why, "choose by rows (torch.where) instead")
+        assert isinstance(
+            module, _BatchNorm | nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
+        )
         if isinstance(module, _INSTANCE):
             if module.training and module.track_running_stats:
                 why = f"{kind} keeps running statistics of the whole batch"
                 return Mixed(path, why, "use track_running_stats=False")
-        elif isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
-            lacks = module.running_mean is None and module.running_var is None
-            if module.training or lacks:
-                return Mixed(path, f"{kind} takes statistics of the whole batch", _SYNC)
+        elif module.training or (module.running_mean is None and module.running_var is None):
+            return Mixed(path, f"{kind} takes statistics of the whole batch", _SYNC)
     return None
 
 

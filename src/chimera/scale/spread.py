@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from chimera.build.inputs import Inputs
-from chimera.scale.mixing import ROWS, known, probe, refuse
+from chimera.scale.mixing import ROWS, known, probe, refuse, suspects
 from chimera.scale.rows import Batch, Shares, batch_of, joined_rows, weighted_rows
 from chimera.scale.world import from_rank, tell_all
 
@@ -32,6 +32,8 @@ class Spread:
         self, net: nn.Module, device: torch.device, inputs: str, whole: frozenset[int | str]
     ) -> None:
         self._net, self._device, self._inputs, self._whole = net, device, inputs, whole
+        self._suspects = suspects(net)
+        self._synchronized = any(isinstance(m, nn.SyncBatchNorm) for m in net.modules())
         self._probed: set[bool] = set()
         self._compared = False
 
@@ -49,9 +51,9 @@ class Spread:
         self._check(given, shares)
         if not shares.rows:
             raise ValueError("the batch has no rows on any rank; give one row or more")
-        if not own.rows and not self._synchronized():
+        if not own.rows and not self._synchronized:
             own = self._lent(given, shares)
-        elif self._inputs == "each" and 0 in shares.counts and not self._synchronized():
+        elif self._inputs == "each" and 0 in shares.counts and not self._synchronized:
             self._lent(given, shares)  # the ranks without rows wait for one
         part = self._here(own)
         return join(call(part.args, part.kwargs), shares, own.rows)
@@ -64,9 +66,6 @@ class Spread:
         row = from_rank(_on_cpu(given[0:1]) if dist.get_rank() == lender else None, lender)
         assert isinstance(row, Batch)
         return row
-
-    def _synchronized(self) -> bool:
-        return any(isinstance(m, nn.SyncBatchNorm) for m in self._net.modules())
 
     def _here(self, batch: Batch) -> Inputs:
         return batch.inputs.map(lambda x: x.to(self._device) if isinstance(x, Tensor) else x)
@@ -85,12 +84,12 @@ class Spread:
 
     def _check(self, given: Batch, shares: Shares) -> None:
         """Refuse a network whose rows mix, in the first call of each mode that can tell."""
-        found = known(self._net)
+        found = known(self._suspects)
         if found is not None:
             raise ValueError(str(found))
         mode, together = self._net.training, self._inputs == "same"
         most_rows = given.rows if together else max(shares.counts)
-        if mode in self._probed or most_rows < 2 or self._synchronized():
+        if mode in self._probed or most_rows < 2 or self._synchronized:
             return
         few = given[:ROWS]
         if not together:

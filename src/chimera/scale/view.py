@@ -51,6 +51,10 @@ class Distributed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._way.run(args, kwargs)
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As a call."""
+        return self(*args, **kwargs)
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The state of the whole network, under its own keys, on every rank."""
         keep_vars = kwargs.pop("keep_vars", False)

@@ -85,9 +85,10 @@ def on_first(action: Callable[[], None]) -> None:
 
 
 def copy_from_first(tensors: list[Tensor], device: torch.device) -> None:
-    """Give the tensors of every rank the values that rank 0 has."""
+    """Give the tensors of every rank the values that rank 0 has, bit by bit."""
     with torch.no_grad():
         for tensor in tensors:
-            there = tensor.detach().to(device)
-            dist.broadcast(there, src=0)
+            there = tensor.detach().to(device).contiguous()
+            if there.numel():
+                dist.broadcast(there.reshape(-1).view(torch.uint8), src=0)
             tensor.copy_(there)

@@ -1,0 +1,158 @@
+"""Ways to train a population of PyTorch modules a step at a time: ours, and what others offer.
+
+Each takes the members, the row, inputs and targets, and gives a step: a function of nothing that
+trains all members once and returns their losses before it, [members] or a list of numbers. All use
+Adam with a learning rate of 1e-3 and torch's defaults; ours has one rate a member.
+"""
+
+import copy
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+from work import Row
+
+import chimera as ch
+
+Step = Callable[[], Any]
+Candidate = Callable[[list[nn.Module], Row, Tensor, Tensor], Step]
+RATE = 1e-3
+
+
+def loop(modules: list[nn.Module], row: Row, x: Tensor, y: Tensor) -> Step:
+    """One module after the other, each with a fused Adam of its own."""
+    optimizers = [torch.optim.Adam(m.parameters(), lr=RATE, fused=True) for m in modules]
+
+    def step() -> list[Tensor]:
+        losses = []
+        for module, optimizer, inputs, target in zip(modules, optimizers, x, y, strict=True):
+            optimizer.zero_grad()
+            loss = row.loss(module(inputs), target)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        return losses
+
+    return step
+
+
+def compiled_loop(
+    modules: list[nn.Module], row: Row, x: Tensor, y: Tensor, *, batch_linear: bool = False
+) -> Step:
+    """The losses of all modules in one compiled function, as many calls as modules."""
+    optimizer = torch.optim.Adam([p for m in modules for p in m.parameters()], lr=RATE, fused=True)
+
+    def losses() -> Tensor:
+        return torch.stack([row.loss(m(a), b) for m, a, b in zip(modules, x, y, strict=True)])
+
+    options: dict[str, Any] = {}
+    if batch_linear:
+        options = {
+            "pre_grad_fusion_options": {"batch_linear": {}},
+            "post_grad_fusion_options": {"batch_linear_post_grad": {}},
+        }
+    return _trained(torch.compile(losses, options=options, dynamic=False), optimizer)
+
+
+def by_hand(
+    modules: list[nn.Module], row: Row, x: Tensor, y: Tensor, *, compiled: bool = False
+) -> Step:
+    """``torch.func`` over stacked parameters, one fused Adam, one learning rate for all."""
+    parameters, buffers = stack_module_state(modules)
+    skeleton = copy.deepcopy(modules[0]).to("meta")
+    optimizer = torch.optim.Adam(parameters.values(), lr=RATE, fused=True)
+
+    def one(parameters: Any, buffers: Any, inputs: Tensor, target: Tensor) -> Tensor:
+        return row.loss(functional_call(skeleton, (parameters, buffers), (inputs,)), target)
+
+    batched = torch.vmap(one)
+    if compiled:
+        batched = torch.compile(batched, dynamic=False)
+    return _trained(partial(batched, parameters, buffers, x, y), optimizer)
+
+
+def model_batch(modules: list[nn.Module], row: Row, x: Tensor, y: Tensor) -> Step:
+    """``modelbatch.ModelBatch``, one Adam over its stacked parameters."""
+    from modelbatch import ModelBatch
+
+    batch = ModelBatch(modules, shared_input=False)
+    optimizer = torch.optim.Adam(batch.stacked_params.values(), lr=RATE, fused=True)
+    return _trained(lambda: torch.vmap(row.loss)(batch(x), y), optimizer)
+
+
+def ensemble_module(modules: list[nn.Module], row: Row, x: Tensor, y: Tensor) -> Step:
+    """``tensordict.nn.EnsembleModule``, one Adam over its parameters."""
+    from tensordict import TensorDict
+    from tensordict.nn import EnsembleModule, TensorDictModule
+
+    wrapped = TensorDictModule(copy.deepcopy(modules[0]), in_keys=["x"], out_keys=["y"])
+    ensemble = EnsembleModule(wrapped, len(modules), expand_input=False)
+    stacked, _ = stack_module_state(modules)
+    held = ensemble.params_td.flatten_keys(".")
+    with torch.no_grad():
+        for name, value in stacked.items():
+            held[f"module.{name}"].copy_(value)
+    optimizer = torch.optim.Adam(ensemble.params_td.parameters(), lr=RATE, fused=True)
+    given = TensorDict({"x": x}, batch_size=[len(modules)])
+    return _trained(lambda: torch.vmap(row.loss)(ensemble(given)["y"], y), optimizer)
+
+
+def ours(
+    modules: list[nn.Module], row: Row, x: Tensor, y: Tensor, *, engine: str = "eager"
+) -> Step:
+    """A Stack with a learning rate per member."""
+    stack = ch.Stack(modules)
+    optimizer = ch.optim.Adam(stack, lr=torch.full((row.members,), RATE))
+    step = ch.train_step(stack, row.loss, optimizer, engine=engine)
+    inputs, targets = ch.each(x), ch.each(y)
+    return lambda: step(inputs, targets)
+
+
+def _trained(losses: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Step:
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        found = losses()
+        found.sum().backward()
+        optimizer.step()
+        return found.detach()
+
+    return step
+
+
+def available(engines: tuple[str, ...], compile_loop: int, members: int) -> dict[str, Candidate]:
+    """The candidates that are installed.
+
+    Args:
+        engines: of ours.
+        compile_loop: the most members of a compiled loop, whose compilation grows with them.
+        members: of the row.
+    """
+    found: dict[str, Candidate] = {"loop": loop}
+    if members <= compile_loop:
+        found["compiled loop"] = compiled_loop
+        found["batch_linear"] = partial(compiled_loop, batch_linear=True)
+    found["vmap"] = by_hand
+    found["vmap compiled"] = partial(by_hand, compiled=True)
+    if importlib.util.find_spec("modelbatch"):
+        found["ModelBatch"] = model_batch
+    if importlib.util.find_spec("tensordict"):
+        found["Ensemble"] = ensemble_module
+    if importlib.util.find_spec("jax") and importlib.util.find_spec("optax"):
+        from jax_candidates import forms
+
+        found |= forms()
+    for engine in engines:
+        found[f"ours {engine}"] = partial(ours, engine=engine)
+    return found
+
+
+@contextmanager
+def fresh_compiler() -> Iterator[None]:
+    """What torch compiled before does not count against the next row."""
+    torch.compiler.reset()
+    yield
