@@ -3,8 +3,8 @@
 ``state.json``              the cursor (epoch, batch, step), counters, config, who broke down
 ``members-<k>.safetensors`` all tensors of some of the members, member first, with their ids
 
-One process writes one file of members; whoever reads takes the rows of the ids that it needs from
-as many as there are.
+Each rank that trains writes one file of members, and rank 0 the state; whoever reads takes the
+rows of the ids that it needs from the files that have them.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from chimera.fit.quarantine import Death
 from chimera.fit.standing import Standing
+from chimera.stack.assemble import assemble, rows
 from chimera.stack.carry import GroupState
 from chimera.stack.members import runs
 from chimera.store import CheckpointError, TensorFile, write_tensors
@@ -33,17 +33,29 @@ _CURSOR = ("step", "epoch", "batch")
 
 def write(folder: Path, standing: Standing) -> None:
     """Write where a run stands into an empty directory."""
+    file = write_members(folder, standing, 0)
+    write_state(folder, standing, [file], standing.deaths)
+
+
+def write_state(
+    folder: Path, standing: Standing, files: Sequence[str], deaths: Sequence[Death]
+) -> None:
+    """Write what is said of the whole run, whose members stand in ``files``."""
     state = {
         "format": _FORMAT,
         **{name: getattr(standing, name) for name in _CURSOR},
         "seconds": standing.seconds,
         "train_seconds": standing.train_seconds,
         "calls": list(standing.calls),
-        "deaths": [dataclasses.asdict(death) for death in standing.deaths],
-        "files": ["members-0.safetensors"],
+        "deaths": [dataclasses.asdict(death) for death in deaths],
+        "files": list(files),
         "config": standing.config,
     }
     (folder / _STATE).write_text(json.dumps(state, allow_nan=False, indent=2) + "\n")
+
+
+def write_members(folder: Path, standing: Standing, number: int) -> str:
+    """Write the members of ``standing`` as the file of a number; its name."""
     tensors = {"run.losses": standing.losses, "run.figures": standing.figures}
     described = []
     for g, (group, kept) in enumerate(zip(standing.groups, standing.optimizer, strict=True)):
@@ -52,7 +64,9 @@ def write(folder: Path, standing: Standing) -> None:
         fields = {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
         described.append(fields | {"members": runs(group.members), "tensors": None})
     meta = {"members": runs(standing.members), "groups": described}
-    write_tensors(folder / "members-0.safetensors", tensors, meta, beside=False)
+    name = f"members-{number}.safetensors"
+    write_tensors(folder / name, tensors, meta, beside=False)
+    return name
 
 
 def read(folder: Path, groups: Sequence[Sequence[int]], members: Sequence[int]) -> Standing:
@@ -83,11 +97,12 @@ def read(folder: Path, groups: Sequence[Sequence[int]], members: Sequence[int]) 
             f"{folder / _STATE}: does not say where a run stands: {error!r}"
         ) from error
     try:
-        parts = [_sources(file) for file in files]
+        wanted = set(members)
+        parts = [_sources(file) for file in files if not wanted.isdisjoint(_held(file))]
         sources = [source for part in parts for source in part[1:]]
         whole = [part[0] for part in parts]
         found = [_group(sources, ids) for ids in groups]
-        run = _rows(whole, members)
+        run = rows([part.members for part in whole], [part.tensors for part in whole], members)
         return Standing(
             config=config,
             step=step,
@@ -118,12 +133,29 @@ class _Source:
     tensors: dict[str, Tensor]
     said: dict[str, Any]
 
+    def of(self, kind: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with ``<kind>.``, under the rest of their names."""
+        start = f"{kind}."
+        return {
+            name.removeprefix(start): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(start)
+        }
+
 
 def _member_file(folder: Path, name: Any) -> TensorFile:
     number = name.removeprefix("members-").removesuffix(".safetensors")
     if not number.isdecimal() or name != f"members-{number}.safetensors":
         raise ValueError(f"{name!r} is no file of members")
     return TensorFile(folder / name)
+
+
+def _held(file: TensorFile) -> list[int]:
+    """The ids of the members of a file, as many as it has rows."""
+    described = file.meta["members"]
+    if sum(_count(count) for _, _, count in described) != file.entries["run.losses"].shape[0]:
+        raise ValueError(f"{file.path.name} does not say whose rows it holds")
+    return _ids(described)
 
 
 def _sources(file: TensorFile) -> list[_Source]:
@@ -146,11 +178,14 @@ def _sources(file: TensorFile) -> list[_Source]:
 def _source(said: dict[str, Any], tensors: dict[str, Tensor], most: int) -> _Source:
     """Rows, with their ids; ``most`` is how many members the file has."""
     count = sum(_count(count) for _, _, count in said["members"])
-    rows = {len(tensor) for tensor in tensors.values() if tensor.dim()}
-    if rows - {count} or count > most:
-        raise ValueError(f"it has {sorted(rows)} rows for {count} of {most} members")
-    ids = [first + step * place for first, step, count in said["members"] for place in range(count)]
-    return _Source(ids, tensors, said)
+    lengths = {len(tensor) for tensor in tensors.values() if tensor.dim()}
+    if lengths - {count} or count > most:
+        raise ValueError(f"it has {sorted(lengths)} rows for {count} of {most} members")
+    return _Source(_ids(said["members"]), tensors, said)
+
+
+def _ids(described: Sequence[Sequence[int]]) -> list[int]:
+    return [first + step * place for first, step, count in described for place in range(count)]
 
 
 def _group(
@@ -158,55 +193,28 @@ def _group(
 ) -> tuple[GroupState, dict[tuple[str, str], Tensor]]:
     wanted = set(ids)
     mine = [source for source in sources if not wanted.isdisjoint(source.members)]
-    rows = _rows(mine, ids)
-    said = mine[0].said
-    own: dict[tuple[int, str], dict[int, Any]] = {}
-    for source in mine:
-        for module, name, values in source.said["own"]:
-            own.setdefault((module, name), {}).update(zip(source.members, values, strict=True))
-    state = GroupState(
-        members=list(ids),
-        tensors={
-            name.removeprefix("carried."): tensor
-            for name, tensor in rows.items()
-            if name.startswith("carried.")
-        },
-        new=[(module, kind, name, lasts, row) for module, kind, name, lasts, row in said["new"]],
-        attributes=[(module, name, value) for module, name, value in said["attributes"]],
-        own=[(*where, [values[id_] for id_ in ids]) for where, values in own.items()],
-        plans=said["plans"],
-    )
+    state = assemble([_state(source) for source in mine], ids)
+    held = rows([source.members for source in mine], [s.of("optimizer") for s in mine], ids)
     kept = {}
-    for name, tensor in rows.items():
-        if name.startswith("optimizer."):
-            state_name, _, path = name.removeprefix("optimizer.").partition(".")
-            kept[state_name, path] = tensor
+    for name, tensor in held.items():
+        state_name, _, path = name.partition(".")
+        kept[state_name, path] = tensor
     return state, kept
 
 
-def _rows(sources: list[_Source], ids: Sequence[int]) -> dict[str, Tensor]:
-    """The rows of ``ids``, in their order, of every tensor; what is one number stays one."""
-    held = [id_ for source in sources for id_ in source.members]
-    place = {id_: row for row, id_ in enumerate(held)}
-    missing = [id_ for id_ in ids if id_ not in place]
-    if missing:
-        raise ValueError(f"member {missing[0]} is not in it")
-    names = list(sources[0].tensors)
-    if any(list(source.tensors) != names for source in sources):
-        raise ValueError("its files hold different tensors")
-    if held == list(ids):
-        order = None
-    else:
-        order = torch.tensor([place[id_] for id_ in ids], dtype=torch.int64)
-    found = {}
-    for name in names:
-        parts = [source.tensors[name] for source in sources]
-        if parts[0].dim() == 0:
-            found[name] = parts[0]
-            continue
-        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-        found[name] = whole if order is None else whole.index_select(0, order)
-    return found
+def _state(source: _Source) -> GroupState:
+    said = source.said
+    own = [(module, name, list(values)) for module, name, values in said["own"]]
+    if any(len(values) != len(source.members) for _, _, values in own):
+        raise ValueError("an attribute has not one value a member")
+    return GroupState(
+        members=source.members,
+        tensors=source.of("carried"),
+        new=[(module, kind, name, lasts, row) for module, kind, name, lasts, row in said["new"]],
+        attributes=[(module, name, value) for module, name, value in said["attributes"]],
+        own=own,
+        plans=dict(said["plans"]),
+    )
 
 
 def _count(value: Any) -> int:

@@ -27,6 +27,10 @@ Where = tuple[int, str]
 """A place in a group's template: the module's index, and a name in it."""
 
 
+INITIAL = type("Initial", (), {"__repr__": lambda _: "INITIAL"})()
+"""Of an attribute, in what is put back: the value that the member had at the start."""
+
+
 class Uncarriable(ValueError):
     """Members hold what cannot be written down; the message names the path and says why."""
 
@@ -114,8 +118,13 @@ class Carried:
         for module, name, value in state.attributes:
             group.reading.modules[module][1].__dict__[name] = value
         for module, name, values in state.own:
-            group.own[module, name] = values
-            group.reading.modules[module][1].__dict__.setdefault(name, None)
+            held = group.reading.modules[module][1].__dict__
+            first = group.own.get((module, name), [held.get(name)] * len(group))
+            group.own[module, name] = [
+                start if value is INITIAL else value
+                for value, start in zip(values, first, strict=True)
+            ]
+            held.setdefault(name, None)
         group.prepare()
         names = group.names()
         if set(names) != set(state.tensors):
