@@ -45,6 +45,7 @@ def fit(
     ] = None,
     seed: Annotated[int | None, Parameter(converter=whole(0), show_default=_shown("seed"))] = None,
     device: str | None = None,
+    devices: Annotated[str | None, Parameter(metavar="N|auto")] = None,
     out: Annotated[str | None, Parameter(metavar="DIR")] = None,
     resume: Annotated[str | None, Parameter(metavar="DIR")] = None,
     checkpoint_every: Annotated[int | None, Parameter(converter=whole(1), metavar="EPOCHS")] = None,
@@ -80,6 +81,9 @@ def fit(
         Decides initial weights, orders, draws and learning rates.
     device
         Where to train, such as cpu or cuda.
+    devices
+        Share the members among so many processes of this machine, one a device (or core); auto for
+        all there are. torchrun starts the same on several machines.
     out
         A new or empty directory for the run: config.json, environment.json, metrics.jsonl,
         members.csv, members.safetensors, checkpoints. Ctrl-C then ends with a checkpoint.
@@ -111,17 +115,26 @@ def fit(
         "device": device,
     }
     writing = {"checkpoint_every": checkpoint_every, "keep": keep}
-    if resume is not None:
-        from chimera.cli.resume import go_on
-
-        if out is not None:
-            raise Mistake("--out and --resume exclude each other: --resume DIR names the directory")
-        return go_on(resume, given, writing, force_unlock, compare_loop)
+    if resume is not None and out is not None:
+        raise Mistake("--out and --resume exclude each other: --resume DIR names the directory")
     for name, value in (("DATA", data), ("--module", module)):
-        if value is None:
+        if value is None and resume is None:
             raise Mistake(f"parameter {name} requires an argument; see chimera fit --help")
+    from chimera.cli.devices import over_devices
     from chimera.cli.fit_run import Request, start
+    from chimera.cli.resume import go_on
 
+    if resume is not None:
+        return over_devices(
+            devices,
+            device,
+            lambda ranks: go_on(resume, given, writing, force_unlock, compare_loop, ranks),
+        )
     told: dict[str, Any]
     told = {name: _DEFAULTS.get(name) if value is None else value for name, value in given.items()}
-    return start(Request(**told), out, writing, force_unlock, compare_loop)
+    request = Request(**told)
+    return over_devices(
+        devices,
+        device,
+        lambda ranks: start(request, out, writing, force_unlock, compare_loop, ranks),
+    )

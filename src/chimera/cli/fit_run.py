@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial, update_wrapper
 from pathlib import Path
@@ -24,7 +23,9 @@ from chimera.fit import MLP, Data, LogUniform, digits, load_npz
 from chimera.fit import fit as train
 from chimera.fit.columns import RESERVED
 from chimera.fit.compare import compare_loop as compare_loop_of
+from chimera.fit.opened import opened
 from chimera.fit.run_directory import RunDirectory
+from chimera.scale.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ def start(
     writing: Mapping[str, Any],
     force_unlock: bool,
     compare_loop: int | None,
+    ranks: Ranks | None,
 ) -> int:
     """A new run; the exit code."""
-    with nullcontext() if out is None else RunDirectory(out, False, force_unlock) as directory:
-        return run(request, directory, writing, compare_loop)
+    with opened(out, False, force_unlock, ranks) as directory:
+        return run(request, directory, writing, compare_loop, ranks)
 
 
 def run(
@@ -59,6 +61,7 @@ def run(
     directory: RunDirectory | None,
     writing: Mapping[str, Any],
     compare_loop: int | None,
+    ranks: Ranks | None,
 ) -> int:
     """Train, print and write what was asked for; the exit code.
 
@@ -67,6 +70,7 @@ def run(
         directory: where to write it, new or with a run that goes on.
         writing: the arguments of ``fit`` that say how often; None where it decides.
         compare_loop: of how many members training one by one is compared.
+        ranks: all ranks, where there are several; the first prints and compares.
     """
     if compare_loop is not None and compare_loop > request.members:
         raise Mistake(
@@ -83,8 +87,9 @@ def run(
     own = _in_turn(request, arguments)
     modules = _instances(request, network, arguments, sizes, data)
 
-    console = Console()
-    with Epochs(request.epochs, f"training {request.members} members") as epochs:
+    console = console_of(ranks)
+    shown = request.epochs, f"training {request.members} members", console.quiet
+    with Epochs(*shown) as epochs:
         result = train(
             modules,
             data,
@@ -100,14 +105,21 @@ def run(
             **{name: value for name, value in writing.items() if value is not None},
         )
     network_on_data = f"{_call(request.module, arguments)} on {data.name}"
-    print_result(console, f"{request.members} members of {network_on_data}", result, tuple(own))
+    print_result(
+        console, f"{request.members} members of {network_on_data}", result, tuple(own), ranks
+    )
     if directory is not None:
         print_line(console, f"Written to {directory.path}")
-    if compare_loop is not None:
+    if compare_loop is not None and not console.quiet:
         with Epochs(None, f"training {compare_loop} members one by one"):
             comparison = compare_loop_of(modules, result, compare_loop)
         print_comparison(console, comparison)
     return 0
+
+
+def console_of(ranks: Ranks | None) -> Console:
+    """Where to print; of several ranks the first alone does."""
+    return Console(quiet=ranks is not None and ranks.rank > 0)
 
 
 def _learning_rate(text: str) -> float | LogUniform:

@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from chimera import __version__
+from chimera.cli import typed
 from chimera.cli.mistake import one_line
 from chimera.cli.verdict import verdict
 
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows ``chimera`` on the command line; ``sys.argv`` unless given.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    typed.tokens = list(tokens)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     try:
@@ -58,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except CycloptsError as error:
+        if os.environ.get("RANK", "0") != "0":  # every rank was given the same: one says it
+            return 2
         return _tell(error, _usage(error), 2, debug)
     except SystemExit as error:
         if not _is_ours(type(error)):

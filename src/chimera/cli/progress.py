@@ -20,9 +20,10 @@ class Epochs:
     Args:
         epochs: how many there will be; None where nothing reports them.
         what: what is going on.
+        quiet: show nothing.
     """
 
-    def __init__(self, epochs: int | None, what: str) -> None:
+    def __init__(self, epochs: int | None, what: str, quiet: bool = False) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -31,7 +32,7 @@ class Epochs:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
             transient=True,
         )
         self._task = self._progress.add_task(what, total=epochs)

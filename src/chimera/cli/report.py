@@ -10,12 +10,19 @@ from rich.table import Table
 
 from chimera.fit.compare import Comparison
 from chimera.fit.result import Result
+from chimera.scale.ranks import Ranks
 
 _SHOWN = 5
 _WIDE = 12
 
 
-def print_result(console: Console, title: str, result: Result, own: Sequence[str] = ()) -> None:
+def print_result(
+    console: Console,
+    title: str,
+    result: Result,
+    own: Sequence[str] = (),
+    ranks: Ranks | None = None,
+) -> None:
     """Print the result of a run in at most 80 columns.
 
     Args:
@@ -23,6 +30,7 @@ def print_result(console: Console, title: str, result: Result, own: Sequence[str
         title: what was trained.
         result: of the run.
         own: columns of the table that are the members' hyper-parameters, beside the rate.
+        ranks: those that shared the work.
     """
     data = result.settings.data
     sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
@@ -36,9 +44,11 @@ def print_result(console: Console, title: str, result: Result, own: Sequence[str
     _figures(console, result)
     print_line(console)
     members, epochs = len(result.table), len(result.epochs)
+    shared = "" if ranks is None else f" and {ranks.size} ranks"
     print_line(
         console,
-        f"{members} members, {epochs} epochs on {result.stack.device}: {_time(result.seconds)}, "
+        f"{members} members, {epochs} epochs on {result.stack.device}{shared}: "
+        f"{_time(result.seconds)}, "
         f"training {_time(result.train_seconds)}, {_time(result.train_seconds / members)} a member",
     )
 

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from rich.console import Console
 
-from chimera.cli.fit_run import Request, run, sha256
+from chimera.cli.fit_run import Request, console_of, run, sha256
 from chimera.cli.mistake import Mistake
 from chimera.cli.module_source import source_file
 from chimera.cli.report import print_line
+from chimera.fit.opened import opened
 from chimera.fit.run_directory import RunDirectory
+from chimera.scale.ranks import Ranks
 from chimera.store import CheckpointError
 
 
@@ -20,6 +21,7 @@ def go_on(
     writing: Mapping[str, Any],
     force_unlock: bool,
     compare_loop: int | None,
+    ranks: Ranks | None,
 ) -> int:
     """Go on with the run in ``out``, or say that it is finished; the exit code.
 
@@ -29,12 +31,13 @@ def go_on(
         writing: those that say how often it is written down; None where not given.
         force_unlock: whether to take over another host's lock.
         compare_loop: of how many members training one by one is compared.
+        ranks: all ranks, where there are several.
 
     Raises:
         Mistake: something given is not what the run was started with, or the module's file is not.
         CheckpointError: the directory's ``config.json`` does not say how the run was started.
     """
-    with RunDirectory(out, True, force_unlock) as directory:
+    with opened(out, True, force_unlock, ranks) as directory:
         config = directory.config
         assert config is not None
         request = _request(directory, config)
@@ -43,13 +46,13 @@ def go_on(
             told = (
                 f"The run in {out} is finished: {request.members} members, {request.epochs} epochs"
             )
-            print_line(Console(), f"{told}; see members.csv")
+            print_line(console_of(ranks), f"{told}; see members.csv")
             return 0
         _check_module(request, config)
         threads = directory.environment.get("threads")
         if type(threads) is int and 0 < threads <= 4096:
             torch.set_num_threads(threads)
-        return run(request, directory, _writing(config, writing), compare_loop)
+        return run(request, directory, _writing(config, writing), compare_loop, ranks)
 
 
 def _request(directory: RunDirectory, config: Mapping[str, Any]) -> Request:

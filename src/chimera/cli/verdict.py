@@ -24,8 +24,10 @@ def verdict(error: BaseException) -> tuple[str, int]:
         return (one_line(error) or "interrupted") + notes, getattr(error, "code", 130)
     if isinstance(error, Mistake):
         return one_line(error), 2
-    if _is_of_store(error, "LockedError"):
+    if _is_of("chimera.store", error, "LockedError"):
         return one_line(error), 3
+    if _is_of("chimera.scale.ranks", error, "PeerError"):
+        return one_line(error), 1
     frames = traceback.extract_tb(error.__traceback__)
     raised_by_us = bool(frames) and _within(Path(frames[-1].filename), _OURS)
     notes = "".join(f"; {one_line(note)}" for note in getattr(error, "__notes__", ()))
@@ -39,7 +41,7 @@ def verdict(error: BaseException) -> tuple[str, int]:
     if theirs:
         frame = theirs[-1]
         return f"{frame.filename}, line {frame.lineno}, in {frame.name}: {told}{notes}", 1
-    if _is_of_store(error, "CheckpointError"):
+    if _is_of("chimera.store", error, "CheckpointError"):
         return text + notes, 1
     return f"{told}{notes}; --debug shows the traceback", 1
 
@@ -52,6 +54,6 @@ def _within(file: Path, folder: Path) -> bool:
     return file.resolve().is_relative_to(folder.resolve())
 
 
-def _is_of_store(error: BaseException, name: str) -> bool:
-    store = sys.modules.get("chimera.store")
-    return store is not None and isinstance(error, getattr(store, name))
+def _is_of(module: str, error: BaseException, name: str) -> bool:
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(error, getattr(loaded, name))

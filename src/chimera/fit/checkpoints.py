@@ -12,13 +12,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from chimera.fit.checkpoint import read, write
+from chimera.fit.joint import write_together
 from chimera.fit.run_directory import RunDirectory
 from chimera.fit.standing import Standing
 from chimera.fit.training import Training
 from chimera.fit.writer import Writer
 from chimera.paths.notice import ChimeraWarning
+from chimera.scale.ranks import Ranks
 from chimera.stack.carry import Uncarriable
 from chimera.store.errors import CheckpointError
 
@@ -55,6 +58,8 @@ class Checkpoints:
         training: the run.
         schedule: how often.
         take: gives where the run stands.
+        ranks: all ranks, where there are several; each writes the members that it holds.
+        look: called while one waits for the others; raises to end that.
     """
 
     def __init__(
@@ -63,9 +68,13 @@ class Checkpoints:
         training: Training,
         schedule: Schedule,
         take: Callable[[], Standing],
+        ranks: Ranks | None = None,
+        look: Callable[[], None] | None = None,
     ) -> None:
         self._folders, self._training, self._schedule = directory.checkpoints, training, schedule
-        self._take = take
+        self._take, self._ranks, self._look = take, ranks, look
+        self._count = 0
+        training.together.ask = self._due
         self._writer = Writer()
         self._last = time.monotonic()
         self._possible = True
@@ -83,12 +92,14 @@ class Checkpoints:
     def epoch_done(self, last: bool) -> None:
         """Write a checkpoint if one is due; after the ``last`` epoch it is."""
         every = self._schedule.every
-        if every is None:
-            due = time.monotonic() - self._last >= _SECONDS and not self._writer.busy
-        else:
-            due = self._training.epochs % every == 0
+        due = (
+            self._training.together.wanted if every is None else self._training.epochs % every == 0
+        )
         if due or last:
             self.write()
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._last >= _SECONDS and not self._writer.busy
 
     def write(self) -> None:
         """Write a checkpoint of where the run stands, beside what follows."""
@@ -106,7 +117,9 @@ class Checkpoints:
             )
             return
         self._last = time.monotonic()
-        self._writer.start(partial(self._write, standing))
+        self._count += 1
+        whole = self._training.whole_figures
+        self._writer.start(partial(self._write, standing, whole, self._count))
 
     def stop(self) -> int | None:
         """Write where the run stands and wait for it; the step, or None where it is impossible."""
@@ -127,22 +140,27 @@ class Checkpoints:
                 raise
             error.add_note(f"and a checkpoint could not be written: {lost}")
 
-    def _write(self, standing: Standing) -> None:
+    def _write(self, standing: Standing, whole: Tensor, number: int) -> None:
         folders = self._folders
-        if standing.step not in folders.complete():
+        if self._ranks is not None:
+            assert self._look is not None
+            write_together(self._ranks, number, folders, standing, self._look)
+            if self._ranks.rank:
+                return
+        elif standing.step not in folders.complete():
             folders.write(standing.step, partial(_fill, standing), standing.bytes)
-        folders.prune(self._kept(folders.complete(), standing))
+        folders.prune(self._kept(folders.complete(), standing.epoch, whole))
 
-    def _kept(self, steps: list[int], standing: Standing) -> list[int]:
+    def _kept(self, steps: list[int], epoch: int, whole: Tensor) -> list[int]:
         """The newest, and the one after whose epoch a member was best by validation."""
         kept = steps[-self._schedule.keep :]
         per_epoch = self._training.steps_per_epoch
         ends = {step: step // per_epoch for step in steps if step and step % per_epoch == 0}
-        ends = {step: epoch for step, epoch in ends.items() if epoch <= standing.epoch}
+        ends = {step: end for step, end in ends.items() if end <= epoch}
         if not ends:
             return kept
         higher = self._training.settings.metric.higher_is_better
-        figures = standing.figures[:, :, 1 if higher is None else 2]
+        figures = whole[:, :, 1 if higher is None else 2]
         sign = -1.0 if higher else 1.0
         costs = torch.nan_to_num(sign * figures, nan=torch.inf).amin(0).tolist()
         return [*kept, min(ends, key=lambda step: (costs[ends[step] - 1], step))]
@@ -152,15 +170,37 @@ def _fill(standing: Standing, folder: Path) -> None:
     write(folder, standing)
 
 
-def newest(directory: RunDirectory, training: Training) -> Standing | None:
+def newest(
+    directory: RunDirectory, training: Training, ranks: Ranks | None = None
+) -> Standing | None:
     """Where the run of a directory stood at its newest checkpoint that can be trusted.
 
     Damaged ones are passed over, said in a `ChimeraWarning`, and renamed to ``<step>.damaged``.
-    None where the run never wrote one.
+    None where the run never wrote one. Of several ranks, rank 0 looks for it, and the others read
+    their members from the same.
 
     Raises:
         CheckpointError: there are checkpoints, and all are damaged.
     """
+    if ranks is None:
+        return _newest(directory, training)
+    if ranks.rank == 0:
+        found = _newest(directory, training)
+        ranks.tell("newest", None if found is None else found.step)
+        ranks.tell("newest/known", True)
+        return found
+    ranks.wait_until(
+        lambda: ranks.heard("newest/known") is not None, lambda: [0], "the newest checkpoint"
+    )
+    step = ranks.heard("newest")
+    if step is None:
+        return None
+    stack = training.stack
+    groups = [members for _, members in stack.parts()]
+    return read(directory.checkpoints.path(step), groups, stack.members)
+
+
+def _newest(directory: RunDirectory, training: Training) -> Standing | None:
     folders, stack = directory.checkpoints, training.stack
     groups = [members for _, members in stack.parts()]
     damaged: list[tuple[int, CheckpointError]] = []
@@ -185,6 +225,6 @@ def newest(directory: RunDirectory, training: Training) -> Standing | None:
             f"{wrong}; going on from the checkpoint before it, of step {found.step} "
             f"(the damaged one is now {aside.name})",
             ChimeraWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return found

@@ -80,34 +80,69 @@ def ensemble_figure(
     data: Data,
     metric: Metric,
     positions: list[int],
+    members: int,
     chunk: int,
     step: int = 0,
     poll: Callable[[], None] | None = None,
+    total: Callable[[Tensor | None], Tensor | None] = lambda mine: mine,
 ) -> float | None:
-    """The metric of the members at ``positions`` together, on the test part.
+    """The metric of members together, on the test part.
 
     The metric gets the logarithm of the averaged probabilities, the members' softmax, in a
     classification, and the averaged outputs in a regression. None where there is no member, or
     where the outputs are no tensors that can be averaged.
+
+    Args:
+        stack: the members that are here.
+        data: the samples.
+        metric: the figure of merit.
+        positions: of those in ``stack`` that are meant.
+        members: how many are meant in all.
+        chunk: how many samples go through at once.
+        step: how many steps the optimizer took.
+        poll: called before each chunk, and may raise.
+        total: adds what other ranks have to the sum over the members here.
     """
+    if not members:
+        return None
+    whole = total(_summed(stack, data, positions, chunk, step, poll))
+    if whole is None:
+        return None
+    average = whole / members
+    if data.classes is not None:
+        average = average.log()
+    statistics = [
+        metric.of_chunk(average[start : start + chunk], data.test.y[start : start + chunk])
+        for start in range(0, len(data.test), chunk)
+    ]
+    if isinstance(metric, Custom):
+        return float(metric.figures([statistics], data.test)[0])
+    return float(metric.figures(torch.stack(statistics).sum(0)[None], data.test)[0])
+
+
+def _summed(
+    stack: Stack,
+    data: Data,
+    positions: list[int],
+    chunk: int,
+    step: int,
+    poll: Callable[[], None] | None,
+) -> Tensor | None:
+    """The sum over members of what they say of the test part ``[samples, ...]``."""
 
     def call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return module(args[0])
 
-    if not positions:
-        return None
     wanted = frozenset(positions)
-    statistics = []
-    start = 0
+    sums = []
     for runs, size in _runs(stack, data.test, call, chunk, step, poll):
-        average = _average(runs, wanted, size, data.classes)
-        if average is None:
+        one = _sum(runs, wanted, size, data.classes)
+        if one is None:
             return None
-        statistics.append(metric.of_chunk(average, data.test.y[start : start + size]))
-        start += size
-    if isinstance(metric, Custom):
-        return float(metric.figures([statistics], data.test)[0])
-    return float(metric.figures(torch.stack(statistics).sum(0)[None], data.test)[0])
+        sums.append(one)
+    if len({one.shape[1:] for one in sums}) > 1:
+        return None
+    return torch.cat(sums)
 
 
 def _runs(
@@ -141,10 +176,10 @@ def _in_order(runs: list[Outputs], leaf: int) -> Tensor:
     return together[order]
 
 
-def _average(
+def _sum(
     runs: list[Outputs], wanted: frozenset[int], samples: int, classes: int | None
 ) -> Tensor | None:
-    """The average over the wanted members of one chunk's outputs, [samples, ...]."""
+    """The sum over the wanted members of one chunk's outputs, [samples, ...]."""
     sums = []
     for run in runs:
         if run.shape.kind is not None or not run.stacked[0]:
@@ -155,8 +190,9 @@ def _average(
             if chosen.dim() != 3 or chosen.shape[1] != samples or chosen.shape[2] < classes:
                 return None
             chosen = chosen.softmax(2)[:, :, :classes]
+        if chosen.shape[1:2] != (samples,):
+            return None
         sums.append(chosen.sum(0))
     if len({total.shape for total in sums}) > 1:
         return None
-    average = torch.stack(sums).sum(0) / len(wanted)
-    return average if classes is None else average.log()
+    return torch.stack(sums).sum(0)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from chimera import optim
+from chimera.optim.groups import member_path
 from chimera.optim.optimizer import Optimizer
+from chimera.paths.patterns import matches
 
 OptimizerClass = Callable[..., Optimizer]
 
@@ -74,6 +76,51 @@ def for_members(
         for name, value in optimizer.keywords.items()
     }
     return functools.partial(for_members(optimizer.func, positions, members), **keywords)
+
+
+def for_share(
+    optimizer: OptimizerClass, positions: Sequence[int], members: int, names: Sequence[str]
+) -> OptimizerClass:
+    """The optimizer for the share of a rank: as `for_members`, with the parameter groups.
+
+    Groups of whose parameters the share has none are left out.
+
+    Args:
+        optimizer: of all members.
+        positions: of the share's members among all.
+        members: how many all are.
+        names: of the share's stacked parameters, ``groups.<g>.<path>``.
+
+    Raises:
+        ValueError: a parameter group names parameters of one group of members.
+    """
+    if not isinstance(optimizer, functools.partial) or "groups" not in optimizer.keywords:
+        return for_members(optimizer, positions, members)
+    keywords = dict(optimizer.keywords)
+    pairs = class_of(optimizer).pairs
+    own = []
+    for number, group in enumerate(keywords.pop("groups")):
+        selectors = group["params"]
+        listed = [selectors] if isinstance(selectors, (str, torch.Tensor)) else list(selectors)
+        for one in listed:
+            if not isinstance(one, str) or one.startswith("groups."):
+                raise ValueError(
+                    f"groups[{number}]: over ranks parameters are named by their path in a "
+                    f'member, as "**.bias", got {one!r:.60}'
+                )
+        paths = [member_path(name) for name in names]
+        found = [one for one in listed if any(matches(str(one), path) for path in paths)]
+        if found:
+            values = {
+                name: tuple(_chosen(part, positions, members) for part in value)
+                if name in pairs
+                else _chosen(value, positions, members)
+                for name, value in group.items()
+                if name != "params"
+            }
+            own.append({"params": found, **values})
+    rest = functools.partial(optimizer.func, **keywords)
+    return functools.partial(for_members(rest, positions, members), groups=own)
 
 
 def _chosen(value: Any, positions: Sequence[int], members: int) -> Any:

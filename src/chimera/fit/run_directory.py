@@ -125,10 +125,10 @@ class RunDirectory:
         """Says what differs from where the run was started: its bits may, too."""
         if not os.path.lexists(self.path / "environment.json"):
             self._write("environment", environment)
-        before = self.environment
+        before = {"ranks": 1} | self.environment
         differ = [
             f"{key} was {before.get(key)!r} and is {environment[key]!r}"
-            for key in ("packages", "processor", "threads", "device")
+            for key in ("packages", "processor", "threads", "device", "ranks")
             if before.get(key) != environment[key]
         ]
         if differ:
@@ -260,8 +260,8 @@ def config_of(
     }
 
 
-def environment_of(device: torch.device) -> Row:
-    """Versions, platform, device and threads: what figures and times depend on besides config."""
+def environment_of(device: torch.device, ranks: int = 1) -> Row:
+    """Versions, platform, device, threads, ranks: on what figures and times depend, too."""
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES} | {"torch": torch.__version__},
@@ -271,6 +271,7 @@ def environment_of(device: torch.device) -> Row:
         "threads": torch.get_num_threads(),
         "device": str(device),
         "device_name": device_name(device),
+        "ranks": ranks,
     }
 
 

@@ -20,18 +20,21 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 
     The run's own id, and how often it is written down, may differ.
     """
+    found = differences(old, new)
+    if found:
+        raise ValueError(
+            f"resume: this is not the run that was started: {found}; "
+            "give what it was started with, or start another in a new directory"
+        )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """In which keys two configs differ, with both values; empty where they do not."""
     kept = [{k: v for k, v in each.items() if k not in _MAY_CHANGE} for each in (old, new)]
     before, now = (_flat(json.loads(json.dumps(each))) for each in kept)
     keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
-    if keys:
-        told = "; ".join(
-            f"{key} was {_said(before, key)} and is {_said(now, key)}" for key in keys[:3]
-        )
-        more = f" (and {len(keys) - 3} more)" if len(keys) > 3 else ""
-        raise ValueError(
-            f"resume: this is not the run that was started: {told}{more}; "
-            "give what it was started with, or start another in a new directory"
-        )
+    told = "; ".join(f"{key} was {_said(before, key)} and is {_said(now, key)}" for key in keys[:3])
+    return told + (f" (and {len(keys) - 3} more)" if len(keys) > 3 else "")
 
 
 def network_of(stack: Stack) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from chimera.draws.seeds import as_seed
 from chimera.fit.data import Data
 from chimera.fit.losses import Loss, task_loss
 from chimera.fit.metrics import Custom, Metric, MetricFunction, task_metric
-from chimera.fit.optimizers import OptimizerClass, check_optimizer, for_members
+from chimera.fit.optimizers import OptimizerClass, check_optimizer, for_members, for_share
 from chimera.optim import AdamW
 
 Limits = float | Sequence[float] | Tensor | None
@@ -54,6 +54,12 @@ class Settings:
         if isinstance(clip, (Sequence, Tensor)):
             clip = [float(clip[position]) for position in positions]
         return replace(self, optimizer=for_members(self.optimizer, positions, members), clip=clip)
+
+    def of_share(self, positions: Sequence[int], members: int, names: Sequence[str]) -> "Settings":
+        """The settings of a rank's share of ``members``, whose stacked parameters are ``names``."""
+        optimizer = for_share(self.optimizer, positions, members, names)
+        alone = replace(self, optimizer=AdamW).of_members(positions, members)
+        return replace(alone, optimizer=optimizer)
 
     def clip_of(self, position: int) -> float | None:
         """The largest norm of the gradients of the member at a position; None for any."""

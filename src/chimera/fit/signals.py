@@ -56,6 +56,11 @@ class Signals:
         self._asked: int | None = None
         self._before: dict[int, Any] = {}
 
+    @property
+    def number(self) -> int | None:
+        """The signal that came; None where none did."""
+        return self._asked
+
     def check(self) -> None:
         """Raise `Asked` when a signal came."""
         if self._asked is not None:

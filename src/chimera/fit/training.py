@@ -16,6 +16,7 @@ from chimera.fit.quarantine import Quarantine
 from chimera.fit.result import Row
 from chimera.fit.settings import Settings
 from chimera.fit.standing import Standing
+from chimera.fit.together import Alone
 from chimera.optim.groups import member_path
 from chimera.stack import Stack, each
 from chimera.stack.carry import Carried, GroupState, Uncarriable
@@ -35,12 +36,15 @@ class Training:
         data: on the same device, in their dtype.
         settings: what the run was told.
         rates: the learning rate, one or one a member.
-        poll: called after every step and every chunk of an evaluation; raises to stop the run.
+        poll: called after every step, every chunk of an evaluation and every epoch; raises to stop
+            the run.
+        together: puts figures together where other ranks hold more members.
 
     Attributes:
         epochs: how many are complete.
         batch: steps taken in the epoch that is on its way.
         seconds: spent in training steps.
+        carried: what the members carry, seen from how they were at the start.
     """
 
     def __init__(
@@ -50,8 +54,10 @@ class Training:
         settings: Settings,
         rates: float | Tensor,
         poll: Poll = go_on,
+        together: Alone | None = None,
     ) -> None:
         self.stack, self.data, self.settings, self._poll = stack, data, settings, poll
+        self.together = together or Alone()
         self.optimizer = settings.optimizer(stack, lr=rates)
         self.quarantine = Quarantine(stack, self.optimizer)
         self.step = train_step(
@@ -65,9 +71,10 @@ class Training:
         self.epochs = self.batch = 0
         self.seconds = 0.0
         self.modes = stack.modes()
-        self._carried = Carried(stack)
+        self.carried = Carried(stack)
         self._before_evaluation: list[GroupState] | None = None
-        self._recorded: list[Tensor] = []
+        self._recorded: list[Tensor] = []  # of each epoch [figures, members here]
+        self._whole: list[Tensor] = []  # of all members
         self._losses = self._no_losses()
 
     def _no_losses(self) -> Tensor:
@@ -81,14 +88,14 @@ class Training:
 
     @property
     def records(self) -> list[Row]:
-        """One record for each complete epoch."""
+        """One record of all members for each complete epoch."""
         return [self._record(epoch) for epoch in range(1, self.epochs + 1)]
 
     def _record(self, epoch: int) -> Row:
         """What an epoch recorded: each figure a list over members."""
         metric = self.settings.metric.name
         names = ("train_loss", "validation_loss", f"validation_{metric}")
-        figures = self._recorded[epoch - 1].tolist()
+        figures = self._whole[epoch - 1].tolist()
         return {"epoch": epoch, **dict(zip(names, figures, strict=True))}
 
     def epoch(self) -> Row:
@@ -102,11 +109,19 @@ class Training:
             self.seconds += time.perf_counter() - start
         self._before_evaluation = self._not_trained()
         validation = self.figures(self.data.validation)
-        self._before_evaluation = None
         figures = torch.stack([train, validation.loss, validation.metric])
-        self._recorded.append(self.quarantine.masked(figures).cpu())
+        figures = self.quarantine.masked(figures).cpu()
+        self._whole.append(self.together.epoch(figures))
+        self._before_evaluation = None
+        self._recorded.append(figures)
         self.epochs, self.batch, self._losses = self.epochs + 1, 0, self._no_losses()
+        self._poll()
         return self._record(self.epochs)
+
+    @property
+    def whole_figures(self) -> Tensor:
+        """What every complete epoch recorded of all members ``[members, epochs, figures]``."""
+        return _by_member(self._whole, self._whole[0].shape[1] if self._whole else len(self.stack))
 
     def train(self) -> Tensor:
         """One epoch's steps; the mean over samples of the batches' losses, float64 [members]."""
@@ -139,16 +154,18 @@ class Training:
         metric = self.settings.metric.name
         self._before_evaluation = self._not_trained()
         train, test = self.figures(self.data.train), self.figures(self.data.test)
-        _, validation_loss, validation_metric = self._recorded[-1].tolist()
-        masked = self.quarantine.masked
+        figures = torch.stack([train.loss, train.metric, test.loss, test.metric])
+        found = self.together.figures(self.quarantine.masked(figures).cpu()).tolist()
+        train_loss, train_metric, test_loss, test_metric = found
+        _, validation_loss, validation_metric = self._whole[-1].tolist()
         columns: dict[str, list[Any]] = {
-            "train_loss": masked(train.loss).tolist(),
-            f"train_{metric}": masked(train.metric).tolist(),
+            "train_loss": train_loss,
+            f"train_{metric}": train_metric,
             "validation_loss": validation_loss,
             f"validation_{metric}": validation_metric,
-            "test_loss": masked(test.loss).tolist(),
-            f"test_{metric}": masked(test.metric).tolist(),
-            "died": self.quarantine.said(range(len(self.stack))),
+            "test_loss": test_loss,
+            f"test_{metric}": test_metric,
+            "died": self.together.said(self.quarantine.said(range(len(self.stack)))),
         }
         return [
             {**row, **{name: values[position] for name, values in columns.items()}}
@@ -156,17 +173,19 @@ class Training:
         ]
 
     def ensemble(self, positions: list[int]) -> float | None:
-        """The test metric of the members at ``positions`` together."""
+        """The test metric of the members at ``positions``, among all, together."""
         self.stack.eval()
         settings = self.settings
         return ensemble_figure(
             self.stack,
             self.data,
             settings.metric,
-            positions,
+            self.together.positions(positions),
+            len(positions),
             settings.chunk,
             self.optimizer.steps,
             self._poll,
+            self.together.total,
         )
 
     def standing(self, config: dict[str, Any], seconds: float) -> Standing:
@@ -178,11 +197,9 @@ class Training:
         Raises:
             Uncarriable: the members hold what cannot be written down.
         """
-        stack, groups = self.stack, self._carried.take()
+        stack, groups = self.stack, self.carried.take()
         for group, before in zip(groups, self._before_evaluation or (), strict=False):
             before.tensors = group.tensors | before.tensors
-        none = torch.empty(len(stack), 0, 3, dtype=torch.float64)
-        figures = torch.stack(self._recorded).permute(2, 0, 1) if self._recorded else none
         optimizer: list[dict[tuple[str, str], Tensor]] = [{} for _ in groups]
         for parameter, tensors in self.optimizer.state_dict()["state"].items():
             mine = optimizer[int(parameter.split(".")[1])]
@@ -200,7 +217,7 @@ class Training:
             optimizer=optimizer,
             members=list(stack.members),
             losses=self._losses.to("cpu", copy=True),
-            figures=figures.contiguous(),
+            figures=_by_member(self._recorded, len(stack)),
             deaths=list(self.quarantine.deaths.values()),
         )
 
@@ -211,7 +228,7 @@ class Training:
             ValueError: it does not fit these members and this optimizer.
         """
         stack = self.stack
-        self._carried.put(standing.groups)
+        self.carried.put(standing.groups)
         state = self.optimizer.state_dict() | {"steps": standing.step, "state": {}}
         for g, kept in enumerate(standing.optimizer):
             for (name, path), tensor in kept.items():
@@ -227,6 +244,11 @@ class Training:
         if len(figures) != standing.epoch or standing.batch > self.steps_per_epoch:
             raise ValueError("its figures are not those of the epochs that it counts")
         self._recorded = list(figures)
+        self._whole = list(
+            self.together.figures(figures.flatten(0, 1)).unflatten(0, (len(figures), 3))
+            if len(figures)
+            else figures
+        )
 
     def _not_trained(self) -> list[GroupState] | None:
         """What an evaluation may change: all that the members carry but the parameters.
@@ -239,7 +261,7 @@ class Training:
             plan.writes for group, _ in self.stack.parts() for plan in group.plans.values()
         )
         try:
-            return self._carried.take(parameters=writes)
+            return self.carried.take(parameters=writes)
         except Uncarriable:  # said when a checkpoint is due
             return None
 
@@ -253,6 +275,13 @@ class Training:
     def restore_modes(self) -> None:
         """Every module's mode as it was."""
         self.stack.set_modes(self.modes)
+
+
+def _by_member(epochs: list[Tensor], members: int) -> Tensor:
+    """Figures of each epoch ``[figures, members]`` as ``[members, epochs, figures]``."""
+    if not epochs:
+        return torch.empty(members, 0, 3, dtype=torch.float64)
+    return torch.stack(epochs).permute(2, 0, 1).contiguous()
 
 
 def synchronize(device: torch.device) -> None:

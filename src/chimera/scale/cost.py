@@ -1,8 +1,8 @@
 """What one training step of one member costs, predicted from one look at its forward.
 
-Arithmetic counts as torch's own counter has it (``torch.utils.flop_counter``). What a kernel reads
-and writes counts as many operations as a core does meanwhile; measured on one core of an AMD EPYC, about
-ten a number. An optimizer passes over each parameter about ten times.
+Arithmetic counts as torch's own counter has it (``torch.utils.flop_counter``). A number that a
+layer writes counts as ten operations, and an optimizer as ten passes over each parameter: an
+estimate, which decides how even the shares are and nothing else.
 """
 
 from typing import Any

@@ -57,9 +57,10 @@ class Ranks:
     def __init__(self, name: str, store: Store, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
         self._store = prefixed(name, store)
-        self._exchanges = 0
+        self._exchanges = self._gathers = 0
         self._looked = 0.0
         self._group: Any = None
+        self._everyone: Any = None
         self.team: list[int] = list(range(size))
         self.peers: list[Peer] = []
 
@@ -183,6 +184,9 @@ class Ranks:
         self.team = list(team)
         seconds = timedelta(seconds=seconds_to_wait())
         self._group = dist.new_group(self.team, timeout=seconds, backend="gloo")
+        self._everyone = self._group
+        if len(self.team) < self.size:
+            self._everyone = dist.new_group(None, timeout=seconds, backend="gloo")
 
     def gather(self, mine: Tensor, what: str, look: Look | None = None) -> list[Tensor]:
         """The tensors of the team, of one shape and on the CPU, in the order of its ranks.
@@ -190,9 +194,10 @@ class Ranks:
         Raises:
             PeerError: a rank failed, is gone, or did not come in time.
         """
-        self._exchanges += 1
-        keys = [f"gather/{self._exchanges}/{rank}" for rank in self.team]
-        self.tell(f"gather/{self._exchanges}/{self.rank}", True)
+        self._gathers += 1
+        name = f"gather/{len(self.team)}/{self._gathers}"
+        keys = [f"{name}/{rank}" for rank in self.team]
+        self.tell(f"{name}/{self.rank}", True)
         found = [torch.empty_like(mine) for _ in self.team]
         work = dist.all_gather(found, mine.contiguous(), group=self._group, async_op=True)
 
@@ -208,17 +213,26 @@ class Ranks:
             self.wait_until(lambda: False, missing, f"{what}: {_first_line(error)}", seconds=5)
         return found
 
-    def gather_objects(self, mine: Any, what: str) -> list[Any]:
+    def gather_from_all(self, mine: Any, what: str) -> list[Any]:
+        """As `gather_objects`, from every rank."""
+        team, group = self.team, self._group
+        self.team, self._group = list(range(self.size)), self._everyone
+        try:
+            return self.gather_objects(mine, what)
+        finally:
+            self.team, self._group = team, group
+
+    def gather_objects(self, mine: Any, what: str, look: Look | None = None) -> list[Any]:
         """What each of the team gives: tensors and plain containers of them."""
         buffer = io.BytesIO()
         torch.save(mine, buffer)
         content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
-        sizes = [int(size) for size in self.gather(torch.tensor([len(content)]), what)]
+        sizes = [int(size) for size in self.gather(torch.tensor([len(content)]), what, look)]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(content)] = content
         return [
             torch.load(io.BytesIO(bytes(part[:size].numpy())), weights_only=True)
-            for size, part in zip(sizes, self.gather(padded, what), strict=True)
+            for size, part in zip(sizes, self.gather(padded, what, look), strict=True)
         ]
 
     # The end
@@ -227,14 +241,24 @@ class Ranks:
     def guard(self) -> Iterator[None]:
         """Let all ranks know of an error inside, of which the first rank to fail speaks.
 
-        Another rank's error becomes a PeerError that is `told`.
+        Another rank's error becomes a PeerError that is `told`. What a signal raises is no error.
         """
         try:
             yield
+        except (KeyboardInterrupt, SystemExit):
+            raise
         except BaseException as error:
             if not (isinstance(error, PeerError) and error.told):
                 self._fail(error)
             raise
+
+    @contextmanager
+    def met(self) -> Iterator[None]:
+        """The block of a run: ranks meet, guard it, and leave together where it ends well."""
+        with self.guard():
+            self.meet()
+            yield
+            self.leave()
 
     def _fail(self, error: BaseException) -> None:
         text = f"{type(error).__name__}: {_first_line(error)}"
@@ -251,9 +275,11 @@ class Ranks:
         self.tell(f"left/{self.rank}", True)
         if self.rank == 0:  # it may be the host of the store
             self.exchanged_by_all("left")
-        if self._group is not None and self.rank in self.team:
-            dist.destroy_process_group(self._group)
-        self._group = None
+        groups = {id(group): group for group in (self._group, self._everyone)}
+        for group in groups.values():
+            if group is not None and group is not dist.GroupMember.NON_GROUP_MEMBER:
+                dist.destroy_process_group(group)
+        self._group = self._everyone = None
 
     def exchanged_by_all(self, key: str, seconds: float = 10) -> bool:
         """Whether every rank that lives told ``key/<rank>`` in time."""
