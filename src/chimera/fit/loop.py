@@ -29,6 +29,7 @@ from chimera.fit.stopping import Stopping
 from chimera.fit.table import first_columns, first_of_groups, plain
 from chimera.fit.training import Training
 from chimera.fit.written import Written
+from chimera.optim.clip import Clip
 from chimera.scale.joined import is_rank
 from chimera.scale.launch import device_count
 from chimera.scale.ranks import Ranks, current
@@ -117,39 +118,42 @@ def fit(
     check_progress(progress)
     schedule = Schedule(checkpoint_every, keep)
     ranks = _met(devices)
-    with nullcontext() if ranks is None else ranks.met():
-        with opened(out, resume, force_unlock, ranks) as directory:
-            settings = checked(data, loss, metric, optimizer, epochs, batch_size, seed, clip)
-            whole = prepare(modules, data, settings.seed, device if ranks is None else None)
-            placed = data.to(whole.device, float_dtype(whole))
-            if loss is None or metric is None:
-                for position in first_of_groups(whole):
-                    check_output(whole[position], placed, f"member {whole.members[position]}")
-            rates = per_member("lr", lr, settings.seed, whole.members)
-            one_or_own = lr if isinstance(lr, (int, float)) else rates
-            all_optimizer = settings.optimizer(whole, lr=one_or_own)
-            more = own_columns(hyperparameters, len(whole))
-            table = first_columns(whole, all_optimizer, rates, clip, more)
-            told = config_of(settings, whole, all_optimizer, config or {})
-            told["clip"] = plain(clip)
-            told["writing"] = {"checkpoint_every": checkpoint_every, "keep": keep}
-            if ranks is None:
-                finish = Finish(table, settings, whole)
-                if directory is None:
-                    training = Training(whole, placed, settings, one_or_own)
-                    return finish(training, started, progress)
-                with Signals() as signals:
-                    run = Written(directory, Stopping(signals), started, None)
-                    training = Training(whole, placed, settings, one_or_own, run.poll)
-                    return run.fit(training, schedule, told, finish, progress)
-            agree(ranks, told)
-            part = OverRanks(ranks, whole, placed, settings, one_or_own, device)
-            together = FinishTogether(table, settings, whole, ranks, Carried(whole))
-            try:
-                return part.run(directory, data, schedule, told, together, started, progress)
-            except Exception as error:
-                error.add_note(part.said)
-                raise
+    with (
+        nullcontext() if ranks is None else ranks.met(),
+        opened(out, resume, force_unlock, ranks) as directory,
+    ):
+        settings = checked(data, loss, metric, optimizer, epochs, batch_size, seed, clip)
+        whole = prepare(modules, data, settings.seed, device if ranks is None else None)
+        placed = data.to(whole.device, float_dtype(whole))
+        if loss is None or metric is None:
+            for position in first_of_groups(whole):
+                check_output(whole[position], placed, f"member {whole.members[position]}")
+        rates = per_member("lr", lr, settings.seed, whole.members)
+        one_or_own = lr if isinstance(lr, (int, float)) else rates
+        all_optimizer = settings.optimizer(whole, lr=one_or_own)
+        if clip is not None:
+            Clip(whole, clip)  # looks at it
+        more = own_columns(hyperparameters, len(whole))
+        table = first_columns(whole, all_optimizer, rates, clip, more)
+        finish = Finish(table, settings, whole)
+        if ranks is None and directory is None:
+            return finish(Training(whole, placed, settings, one_or_own), started, progress)
+        told = config_of(settings, whole, all_optimizer, config or {})
+        told["clip"] = plain(clip)
+        told["writing"] = {"checkpoint_every": checkpoint_every, "keep": keep}
+        if ranks is None:
+            with Signals() as signals:
+                run = Written(directory, Stopping(signals), started, None)
+                training = Training(whole, placed, settings, one_or_own, run.poll)
+                return run.fit(training, schedule, told, finish, progress)
+        agree(ranks, told)
+        part = OverRanks(ranks, whole, placed, settings, one_or_own, device)
+        together = FinishTogether(table, settings, whole, ranks, Carried(whole))
+        try:
+            return part.run(directory, data, schedule, told, together, started, progress)
+        except Exception as error:
+            error.add_note(part.said)
+            raise
 
 
 def _met(devices: int | Literal["auto"] | None) -> Ranks | None:

@@ -76,7 +76,7 @@ def _run(
                 output = call(group.template, args, kwargs)
             written = group.plain.written()
         except Exception as error:
-            error.add_note(f"raised by member {group.positions[place]} of the stack")
+            error.add_note(f"raised by member {member} of the stack")
             point(error, group.template)
             raise
         finally:
