@@ -9,21 +9,21 @@ from typing import Any
 
 from chimera.build.spec import Spec
 from chimera.check.finding import Finding
+from chimera.summary.figures import Figures
 from chimera.summary.fold import Fold, folded
 from chimera.summary.node import Node, TensorRow
-from chimera.summary.report import Summary
 from chimera.summary.rows import counted
 from chimera.summary.values import Values
 from chimera.summary.wording import shape, shapes, size
 
 
-def drawing(report: Summary, values: Values) -> dict[str, Any]:
+def drawing(report: Figures, values: Values) -> dict[str, Any]:
     """What the page of ``report`` shows."""
     return _Drawing(report, values).data()
 
 
 class _Drawing:
-    def __init__(self, report: Summary, values: Values) -> None:
+    def __init__(self, report: Figures, values: Values) -> None:
         self._report, self._values = report, values
         self._nodes = list(report)
         self._index = {node.path: i for i, node in enumerate(self._nodes)}

@@ -8,13 +8,13 @@ import json
 from importlib.resources import files
 
 from chimera.summary.drawing import drawing
-from chimera.summary.report import Summary
+from chimera.summary.figures import Figures
 from chimera.summary.values import Values
 
 _SCRIPTS = ("draw", "layout", "graph", "tree", "panel", "main")
 
 
-def page(report: Summary, values: Values) -> str:
+def page(report: Figures, values: Values) -> str:
     """The whole page, as text."""
     content = drawing(report, values)
     data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

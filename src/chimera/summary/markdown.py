@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 
-from chimera.summary.report import Summary
+from chimera.summary.figures import Figures
 from chimera.summary.rows import FIGURES, Row, ending, rows
 
 _BLANK = "\u2003"  # an em space: ordinary ones are lost at the start of a cell
 
 
-def markdown(report: Summary) -> str:
+def markdown(report: Figures) -> str:
     """The tree as a table, then its totals and findings as lists."""
     return "\n".join((*_table(report), "", *_totals(report), *_findings(report)))
 
 
-def _table(report: Summary) -> Iterator[str]:
+def _table(report: Figures) -> Iterator[str]:
     titles = ("module", "input", "output", *FIGURES, *(("time",) if report.measured else ()))
     yield f"| {' | '.join(titles)} |"
     yield f"|---|---|---|{'---:|' * (len(titles) - 3)}"
@@ -29,12 +29,12 @@ def _name(row: Row) -> str:
     return _BLANK * (len(row.lead) // 3) + "; ".join((name, *notes))
 
 
-def _totals(report: Summary) -> Iterator[str]:
+def _totals(report: Figures) -> Iterator[str]:
     for what, figures in ending(report):
         yield f"- {what}: {figures}"
 
 
-def _findings(report: Summary) -> Iterator[str]:
+def _findings(report: Figures) -> Iterator[str]:
     if report.findings:
         yield ""
     for finding in report.findings:

@@ -7,11 +7,11 @@ from chimera.build.inputs import Inputs
 from chimera.build.spec import Spec
 from chimera.paths.nest import flatten
 from chimera.paths.wants import name_of
+from chimera.summary.figures import Figures
 from chimera.summary.node import Node, TensorRow
-from chimera.summary.report import Summary
 
 
-def recorded(report: Summary) -> dict[str, Any]:
+def recorded(report: Figures) -> dict[str, Any]:
     """The figures of the whole network, the tree below ``"root"``, and the flow of the data."""
     return {
         "parameters": report.parameters,

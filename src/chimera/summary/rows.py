@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from chimera.check.finding import SEVERITIES, Finding
+from chimera.summary.figures import Figures
 from chimera.summary.fold import Fold, folded
 from chimera.summary.node import Node
-from chimera.summary.report import Summary
 from chimera.summary.wording import change, percent, short, size
 
 _CONTAINERS = {"ModuleList", "ModuleDict", "ParameterList", "ParameterDict"}
@@ -48,13 +48,13 @@ class Row:
     notes: tuple[Note, ...]
 
 
-def rows(report: Summary) -> list[Row]:
+def rows(report: Figures) -> list[Row]:
     """The rows of the whole tree, parents first, what repeats folded."""
     whole = report.root.seconds if report.measured else None
     return list(_Rows(whole).of(report.root))
 
 
-def ending(report: Summary) -> list[tuple[str, str]]:
+def ending(report: Figures) -> list[tuple[str, str]]:
     """What is said below the tree: what, and its figures in full."""
     root = report.root
     owned = [row for node in report for row in node.tensors if row.tied_to is None]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from chimera.summary.report import Summary
+from chimera.summary.figures import Figures
 from chimera.summary.rows import FIGURES, Note, Row, ending, rows
 
 _GAP = 2
@@ -23,7 +23,7 @@ _STYLES = {
 _SIGNS = {"error": "✗", "warning": "!", "info": "i", "tie": "↔", "fact": "·"}
 
 
-def plain(report: Summary, width: int) -> str:
+def plain(report: Figures, width: int) -> str:
     """The summary without colour, in at most ``width`` columns."""
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None)
@@ -32,7 +32,7 @@ def plain(report: Summary, width: int) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def lines(report: Summary, width: int) -> Iterator[Text]:
+def lines(report: Figures, width: int) -> Iterator[Text]:
     """The summary line by line."""
     for line in _Table(report, min(width, _MOST)).lines():
         line.rstrip()
@@ -40,7 +40,7 @@ def lines(report: Summary, width: int) -> Iterator[Text]:
 
 
 class _Table:
-    def __init__(self, report: Summary, width: int) -> None:
+    def __init__(self, report: Figures, width: int) -> None:
         self._report, self._width = report, width
         self._rows = rows(report)
         self._titles = (*FIGURES, "time") if report.measured else FIGURES
