@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from chimera.build import build as build
     from chimera.build import inputs as inputs
     from chimera.build import instances as instances
+    from chimera.build import pointing as pointing
     from chimera.build import shapes as shapes
     from chimera.build import spec as spec
     from chimera.check import Finding as Finding
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "chimera.blocks": ("Sequential", "Parallel", "Residual", "Repeat", "While", "Cond", "Constant"),
-    "chimera.build": ("spec", "inputs", "build", "shapes", "instances"),
+    "chimera.build": ("spec", "inputs", "build", "shapes", "instances", "pointing"),
     "chimera.check": ("check", "contract", "Finding"),
     "chimera.draws": ("randomness",),
     "chimera.paths": ("ChimeraWarning",),

@@ -331,9 +331,8 @@ def test_an_error_inside_a_member_points_at_the_layer():
     with pytest.raises(RuntimeError, match="cannot be multiplied|same reduction dim") as caught:
         ch.Stack([Deep(), Deep()])(torch.ones(2, 4))
     notes = "\n".join(caught.value.__notes__)
-    assert "raised by member 0 of the stack" in notes
-    assert "body.2: Linear(in_features=6" in notes
-    assert "came: float32 [2, 5]" in notes
+    assert "body.2 of member 0 of the stack: Linear(in_features=6" in notes
+    assert "came: float32 [2, 5] from body.1, ReLU(), after body.0, Linear(" in notes
     assert "mend:" in notes
 
 

@@ -1,7 +1,7 @@
 """What a run shows of a network: each module's inputs and outputs, and who made which tensor."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,13 +11,10 @@ from torch.nn.utils.rnn import PackedSequence
 from chimera.build.datafree import DataFree, tensors_in
 from chimera.build.inputs import Inputs
 from chimera.build.lazy import hold, is_lazy
+from chimera.build.makers import Makers, Marks, made_by, makers, mark, marks
 from chimera.build.spec import Spec
 from chimera.paths.nest import map_leaves
 from chimera.paths.walk import first_paths
-
-_ORIGIN = "_chimera_origin"
-INPUT = "(the input)"
-"""Stands for a path where a tensor is the network's own input."""
 
 
 @dataclass
@@ -29,6 +26,13 @@ class Call:
     output: Any = None
     """The output, likewise; None while the module runs."""
     count: int = 1
+    origins: dict[Marks, tuple[Makers, ...] | None] = field(default_factory=dict)
+    """Who made the tensors it took, by their marks; None where two calls differ in it."""
+
+    def learn(self, origins: Mapping[Marks, tuple[Makers, ...] | None]) -> None:
+        """Add what another call, or run, has shown."""
+        for came, made in origins.items():
+            self.origins[came] = made if self.origins.get(came, made) == made else None
 
 
 class Recorder:
@@ -53,6 +57,8 @@ class Recorder:
                 self.calls[path].count += 1
             else:
                 self.calls[path] = Call(Inputs(specified(args), specified(kwargs)))
+            given = (args, kwargs)
+            self.calls[path].learn({marks(given): tuple(map(makers, tensors_in(given)))})
 
         def initialized(module: nn.Module, args: tuple[Any, ...]) -> None:
             while self._releases:
@@ -64,9 +70,11 @@ class Recorder:
             call = self.calls[path]
             if call.output is None:
                 call.output = specified(output)
+            keeps = next(module.parameters(), None) is None
+            came = {mark(t): makers(t).shaped for t in tensors_in(args)} if keeps else {}
             for tensor in tensors_in(output):
-                if not _is_below(origin(tensor), path):
-                    set_origin(tensor, path)
+                if not makers(tensor).is_below(path):
+                    made_by(tensor, path, came.get(mark(tensor)))
 
         module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
         if is_lazy(module):
@@ -77,10 +85,6 @@ class Recorder:
         """A lazy module makes its parameters outside the mode."""
         if self._mode is not None:
             self._mode.paused = paused
-
-
-def _is_below(found: str | None, path: str) -> bool:
-    return found is not None and found != INPUT and (not path or found.startswith(path + "."))
 
 
 def specified(value: Any) -> Any:
@@ -102,23 +106,3 @@ def _unpacked(value: Any) -> Any:
     if type(value) is dict:
         return {key: _unpacked(item) for key, item in value.items()}
     return value
-
-
-def origin(tensor: torch.Tensor) -> str | None:
-    """The path of the module that ``tensor`` comes from, if that is known."""
-    found: str | None = tensor.__dict__.get(_ORIGIN)
-    return found
-
-
-def set_origin(tensor: torch.Tensor, path: str) -> None:
-    """Remember that ``tensor`` comes from the module at ``path``."""
-    tensor.__dict__[_ORIGIN] = path
-
-
-def pass_on(tensors: list[torch.Tensor], result: Any) -> None:
-    """Let the tensors of ``result``, computed from ``tensors``, have their origin."""
-    found = next((path for path in map(origin, tensors) if path is not None), None)
-    if found is not None:
-        for tensor in tensors_in(result):
-            if origin(tensor) is None:
-                set_origin(tensor, found)

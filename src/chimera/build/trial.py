@@ -14,12 +14,13 @@ from chimera.build.adopt import Place, plain_tensors
 from chimera.build.datafree import DataFree, is_uninitialized
 from chimera.build.inputs import Inputs, as_inputs
 from chimera.build.lazy import initialize, is_lazy, waiting
-from chimera.build.record import INPUT, Call, Recorder, origin, pass_on, set_origin, specified
+from chimera.build.makers import INPUT, made_by, makers, pass_on
+from chimera.build.record import Call, Recorder, specified
 from chimera.build.spec import Spec, resolutions
 from chimera.build.twin import replica, twin
 from chimera.decide.explore import LIMIT, Condition, Explorer, boundary
 from chimera.draws.seeds import derive, forked
-from chimera.paths.notes import one_line, point
+from chimera.paths.notes import point
 from chimera.paths.walk import first_paths
 
 _FEW = 8
@@ -125,6 +126,7 @@ def _explore(
 ) -> Trial:
     explorer = Explorer()
     passed: list[Trial] = []
+    failed: list[Recorder] = []
     furthest: _Run | None = None
     for mode in explorer.runs(lambda: _wanted(passed[0])):
         copy = twin(net)
@@ -136,6 +138,7 @@ def _explore(
         watching = _watching(watch, copy)
         run(inputs.map(lambda leaf: _meta(leaf, sizes, dtype)), free, mode, *watching)
         if run.error is not None:
+            failed.append(run.recorder)
             if furthest is None or run.recorder.finished > furthest.recorder.finished:
                 furthest = run
             continue
@@ -146,7 +149,7 @@ def _explore(
         found.reads_values |= read
         found.kept &= run.kept
         for path, call in run.recorder.calls.items():
-            found.calls.setdefault(path, call)
+            found.calls.setdefault(path, call).learn(call.origins)
     if not passed:
         assert furthest is not None
         assert furthest.error is not None
@@ -155,6 +158,9 @@ def _explore(
     for module, path in first_paths(found.net).items():
         if is_lazy(module) and path in found.calls:
             initialize(module, without_data(found.calls[path].inputs))
+    for recorder in failed:
+        for path in found.calls.keys() & recorder.calls.keys():
+            found.calls[path].learn(recorder.calls[path].origins)
     found.failed = None if furthest is None else furthest.error
     found.conditions = list(dict.fromkeys(explorer.conditions.values()))
     return found
@@ -188,17 +194,11 @@ class _Run:
             except Exception as error:  # noqa: BLE001  (whatever a forward raises; see _explore)
                 self.error = error
         if self.error is not None:
-            point(self.error, self.net, self._maker)
+            point(self.error, self.net, lambda tensor: makers(tensor).told(self.net))
             return
         self.output = specified(output)
         after = dict(plain_tensors(self.net))
         self.kept = {place for place, tensor in before.items() if after.get(place) is tensor}
-
-    def _maker(self, tensor: torch.Tensor) -> str | None:
-        path = origin(tensor)
-        if path is None or path == INPUT:
-            return path
-        return f"{path or 'the root'}, {one_line(self.net.get_submodule(path))}"
 
 
 def _wanted(trial: Trial) -> int:
@@ -230,7 +230,7 @@ def _meta(leaf: Any, sizes: dict[str, int], dtype: torch.dtype | None) -> Any:
     if not isinstance(leaf, Spec):
         return leaf
     made = torch.empty(leaf.sized(sizes), dtype=_casted(leaf.dtype, dtype), device="meta")
-    set_origin(made, INPUT)
+    made_by(made, INPUT)
     return made
 
 
@@ -239,7 +239,7 @@ def _copied(leaf: Any, dtype: torch.dtype | None) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return leaf
     copy = leaf.detach().to(dtype=_casted(leaf.dtype, dtype), copy=True)
-    set_origin(copy, INPUT)
+    made_by(copy, INPUT)
     return copy.requires_grad_(leaf.requires_grad)
 
 

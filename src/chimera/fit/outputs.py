@@ -1,10 +1,12 @@
 """Does a network's output fit the task? Asked before training, of a copy, with the data's shape."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from chimera.build.pointing import point_out
 from chimera.fit.data import Data
 from chimera.fit.losses import same_but_trailing_ones
 
@@ -21,7 +23,7 @@ def check_output(member: nn.Module, data: Data, who: str) -> None:
 
     Raises:
         ValueError: a task's own loss and metric cannot take the output.
-        Exception: what the member's forward raises, with a note of who and of the input's shape.
+        Exception: what the member's forward raises, with a note of who, where and on what.
     """
     samples = min(_SAMPLES, len(data.train))
     x = data.train.x[:samples]
@@ -31,16 +33,14 @@ def check_output(member: nn.Module, data: Data, who: str) -> None:
     def note(layer: nn.Module, _: Any, output: Any) -> None:
         produced[id(output)] = f"its layer {paths[layer]!r} ({type(layer).__name__})"
 
-    hooks = [layer.register_forward_hook(note) for layer in paths]
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng(), ExitStack() as hooks:
+            for layer in paths:
+                hooks.enter_context(layer.register_forward_hook(note))
             output: Any = member.eval()(x)
     except Exception as error:
-        error.add_note(f"{who} was called with x of shape {list(x.shape)} and dtype {x.dtype}")
+        point_out(error, member, who)
         raise
-    finally:
-        for hook in hooks:
-            hook.remove()
     expected = _misfit(output, data, samples)
     if expected:
         layer = produced.get(id(output), "its forward")

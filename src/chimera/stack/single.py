@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from chimera.build.pointing import point_out
 from chimera.draws.mode import Drawing, Key
 from chimera.paths.nest import flatten
-from chimera.paths.notes import point
 from chimera.paths.slots import GONE
 from chimera.stack.absent import row_alone, rows_alone
 from chimera.stack.batched import Call, Ran
@@ -76,8 +76,7 @@ def _run(
                 output = call(group.template, args, kwargs)
             written = group.plain.written()
         except Exception as error:
-            error.add_note(f"raised by member {member} of the stack")
-            point(error, group.template)
+            point_out(error, group.template, f"member {member}")
             raise
         finally:
             group.plain.take_back()
