@@ -35,6 +35,7 @@ def test_a_spec_holds_sizes_names_and_dtype():
             r"axis 0 .*got \(2, 3\); give one argument an axis: spec\(2, 3\)",
         ),
         (("", 3), ValueError, r"axis 0 has an empty name"),
+        ((2, 2**63), ValueError, r"axis 1 must be below 2\*\*63; got 9223372036854775808"),
     ],
 )
 def test_a_wrong_axis_is_named(shape, kind, message):

@@ -32,6 +32,15 @@ class Broken(Net):
         raise RuntimeError("no luck")
 
 
+class Stray(Net):
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Linear(20, 20)]
+
+    def forward(self, x):
+        return super().forward(self.layers[0](x))
+
+
 class Nothing:
     pass
 """
@@ -74,6 +83,13 @@ def test_a_page_and_times(capsys: pytest.CaptureFixture[str], here: Path) -> Non
     assert "<title>Net</title>" in (here / "out.html").read_text()
 
 
+def test_without_findings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", "nets.py:Stray", "--input", "2,20"]) == 0
+    assert "[unregistered-module]" in capsys.readouterr().out
+    assert main(["summary", "nets.py:Stray", "--input", "2,20", "--no-check"]) == 0
+    assert "unregistered" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -89,6 +105,8 @@ def test_a_page_and_times(capsys: pytest.CaptureFixture[str], here: Path) -> Non
             "nets.py:Net does not run on --input 2,20 --input 2,20",
         ),
         (["nets.py:Net", "--input", "2,20", "--html", "no/such.html"], "the directory no does not"),
+        (["nets.py:Net", "--input", "2,20", "--html", "."], "--html: . is a directory"),
+        (["nets.py:Net", "--input", f"{2**63},20"], "axis 0 must be below 2**63"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -98,3 +116,4 @@ def test_a_mistake_is_one_line(
     captured = capsys.readouterr()
     assert told in captured.err
     assert captured.err.count("\n") == 1
+    assert not captured.out

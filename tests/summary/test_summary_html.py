@@ -216,6 +216,80 @@ def test_no_two_boxes_overlap(opened: Any, branched: nn.Module) -> None:
             assert apart, (one, other)
 
 
+def _middle(page: Opened, title: str) -> float:
+    """The middle of the first box with that title, across."""
+    box = page.page.locator(".cell", has_text=re.compile(title)).last.locator("> rect.box")
+    found = box.last.bounding_box()
+    return float(found["x"] + found["width"] / 2)
+
+
+def test_what_follows_without_a_branch_stands_in_one_line(
+    opened: Any, language: nn.Module, request: pytest.FixtureRequest
+) -> None:
+    page = opened(ch.summary(language, TOKENS))
+    page.row("6x Block").locator(".twist").click()
+    page.row("2 Block").locator(".twist").click()
+    middles = [
+        _middle(page, title) for title in ("^.*LayerNormnorm.*", "Linearmix", "Sequentialmlp")
+    ]
+    page.press("0")
+    page.compare("unfolded.png", request)
+    assert max(middles[1:]) - min(middles[1:]) < 0.5
+
+
+def test_a_tie_passes_what_stands_between(opened: Any, language: nn.Module) -> None:
+    page = opened(ch.summary(language, TOKENS))
+    page.row("6x Block").locator(".twist").click()
+    tie = page.page.locator(".edge.tie").bounding_box()
+    group = page.page.locator(".cell.group > rect.box").bounding_box()
+    assert tie["x"] < group["x"]
+
+
+def test_no_text_leaves_its_box(opened: Any) -> None:
+    class ACardWhoseTitleIsMuchLongerThanACardIsWideAndStillGoesOn(nn.Sequential):
+        pass
+
+    kind = ACardWhoseTitleIsMuchLongerThanACardIsWideAndStillGoesOn
+    net = nn.Sequential()
+    net.add_module("a_name_that_is_rather_long_too", kind(nn.Linear(4, 4), nn.ReLU()))
+    net.add_module("layer", nn.TransformerEncoderLayer(4, 1, 4))
+    page = opened(ch.summary(net, ch.spec(2, 3, 4)))
+    for name in ("ACard", "layer"):
+        page.unfold(name)
+    outside = page.page.evaluate(
+        """() => [...document.querySelectorAll(".cell")].flatMap((cell) => {
+          const box = cell.querySelector("rect.box").getBoundingClientRect();
+          return [...cell.querySelectorAll(":scope > text")].filter((text) => {
+            const own = text.getBoundingClientRect();
+            return own.left < box.left - 1 || own.right > box.right + 1;
+          }).map((text) => text.textContent);
+        })"""
+    )
+    assert outside == []
+
+
+def test_a_narrow_screen_shows_one_below_the_other(
+    opened: Any, language: nn.Module, request: pytest.FixtureRequest
+) -> None:
+    page = opened(ch.summary(language, TOKENS))
+    for width, below in ((760, True), (430, True), (1100, False)):
+        page.page.set_viewport_size({"width": width, "height": 800})
+        stage = page.page.locator(".stage").bounding_box()
+        tree = page.page.locator(".side").bounding_box()
+        assert (tree["y"] >= stage["y"] + stage["height"] - 1) is below
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+        if width == 760:
+            page.press("0")
+            page.compare("narrow.png", request)
+
+
+def test_the_root_leads_to_every_finding(opened: Any, language: nn.Module) -> None:
+    page = opened(ch.summary(language, TOKENS))
+    assert "Findings further down" in page.panel()
+    page.page.locator("#panel .found .link", has_text="tokens").click()
+    assert page.panel().startswith("Embedding\ntokens")
+
+
 def test_histograms_and_single_neurons(
     opened: Any, branched: nn.Module, request: pytest.FixtureRequest
 ) -> None:

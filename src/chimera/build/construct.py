@@ -1,5 +1,6 @@
 """Calling a factory: under a seed of its own, and without data."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +82,8 @@ def check_factory(value: Any, argument: str) -> Factory:
 
 def name_of(factory: Any) -> str:
     """The factory's own name."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
     return getattr(factory, "__name__", None) or type(factory).__name__
 
 

@@ -57,11 +57,14 @@ def spec(*shape: Axis, dtype: torch.dtype = torch.float32) -> Spec:
 
     Raises:
         TypeError: if an axis is neither an int nor a str, or ``dtype`` is no ``torch.dtype``.
-        ValueError: if a size is negative, or a name is empty.
+        ValueError: if a size is negative or too large, or a name is empty.
     """
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"spec: dtype must be a torch.dtype such as torch.float32; got {dtype!r}")
     return Spec(tuple(_axis(position, axis) for position, axis in enumerate(shape)), dtype)
+
+
+_MOST = 2**63 - 1
 
 
 def _axis(position: int, axis: Any) -> Axis:
@@ -88,6 +91,8 @@ def _axis(position: int, axis: Any) -> Axis:
             f"spec: axis {position} must not be negative; got {size}; "
             'a free axis is a name, such as "batch"'
         )
+    if size > _MOST:
+        raise ValueError(f"spec: axis {position} must be below 2**63; got {size}")
     return size
 
 

@@ -17,6 +17,7 @@ def summary(
         list[str] | None, Parameter(name="--set", negative="", metavar="KEY=VALUE")
     ] = None,
     measure: Annotated[bool, Parameter(negative="")] = False,
+    no_check: Annotated[bool, Parameter(negative="")] = False,
     html: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     format: Literal["text", "json", "markdown"] = "text",
 ) -> int:
@@ -33,6 +34,8 @@ def summary(
         An argument of the network's constructor: --set hidden=32.
     measure
         Run the network and show each module's share of the time.
+    no_check
+        Leave out the findings; a large network is done sooner.
     html
         Also write a page to look at in a browser: one file that needs nothing else.
     format
@@ -40,4 +43,4 @@ def summary(
     """
     from chimera.cli.summary_run import run
 
-    return run(module, shapes, settings or [], measure, html, format)
+    return run(module, shapes, settings or [], measure, not no_check, html, format)

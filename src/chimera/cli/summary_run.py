@@ -22,16 +22,21 @@ def run(
     shapes: Sequence[str],
     settings: Sequence[str],
     measure: bool,
+    check: bool,
     html: Path | None,
     form: str,
 ) -> int:
     """Print the summary of the network, and write its page where one is asked for."""
+    if html is not None and html.is_dir():
+        raise Mistake(f"--html: {html} is a directory, expected a file to write")
+    if html is not None and not html.parent.is_dir():
+        raise Mistake(f"--html {html}: the directory {html.parent} does not exist")
     network = load_class(source)
     factory = partial(network, **check_settings(network, read_settings(settings)))
     inputs = given_inputs(shapes)
     net = _made(source, factory, with_data=measure or html is not None)
     try:
-        report = summary(net, inputs, measure=measure)
+        report = summary(net, inputs, measure=measure, check=check)
     except Exception as error:
         given = " ".join(f"--input {text}" for text in shapes)
         raise Mistake(f"{source} does not run on {given}: {verdict(error)[0]}") from error

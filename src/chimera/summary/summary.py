@@ -7,7 +7,7 @@ from torch import nn
 from chimera.build.construct import Factory, check_factory, construct, construct_without_data
 from chimera.build.inputs import as_specified
 from chimera.build.trial import as_example, try_example, try_shapes
-from chimera.check import check
+from chimera.check import check as found
 from chimera.paths.arguments import as_flag
 from chimera.summary.flow import flow
 from chimera.summary.measure import measured
@@ -21,6 +21,7 @@ def summary(
     spec: Any = None,
     measure: bool = False,
     example: Any = None,
+    check: bool = True,
 ) -> Summary:
     """A network as a tree: shapes, parameters, cost, ties, findings.
 
@@ -33,6 +34,7 @@ def summary(
         spec: the inputs: ``ch.spec(2, 20)``, or ``ch.inputs(...)`` for several.
         measure: whether the time of each module's forward is measured, on a copy with data.
         example: real inputs, in the place of ``spec``, for a network whose shapes depend on data.
+        check: whether ``ch.check`` looks too; without it a large network is done sooner.
 
     Raises:
         TypeError: an argument is not what it should be.
@@ -41,7 +43,7 @@ def summary(
     """
     if spec is None and example is None:
         raise TypeError("summary: give spec=ch.spec(...), or example= real tensors")
-    measure = as_flag("measure", measure)
+    measure, check = as_flag("measure", measure), as_flag("check", check)
     inputs = as_specified(spec) if example is None else as_example(example)
     net: Any = module_or_factory
     if not isinstance(net, nn.Module):
@@ -57,5 +59,5 @@ def summary(
     trial = (try_shapes if example is None else try_example)(net, inputs, watch=watch)
     (seen,) = (watch for watch in watches if watch.net is trial.net)
     seconds = measured(net, inputs, trial.sizes) if measure else None
-    root = tree(net, trial, seen, check(net, inputs), seconds)
+    root = tree(net, trial, seen, found(net, inputs) if check else [], seconds)
     return Summary(root, dict(trial.sizes), measure, flow(seen), net)

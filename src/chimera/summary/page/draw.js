@@ -77,5 +77,31 @@ function childModules(index) {
   return modules[index].children.flatMap(([child, fold]) => (child < 0 ? folds[fold].modules : [child]));
 }
 
-// A cut of a text that is too long for its place, in characters.
-const cut = (text, length) => (text.length <= length ? text : `${text.slice(0, length - 1)}…`);
+// How wide a text is in the picture, in its units.
+const widthOf = (() => {
+  const pen = document.createElement("canvas").getContext("2d");
+  const family = getComputedStyle(document.body).fontFamily;
+  const known = new Map();
+  return (text, style) => {
+    const key = `${style} ${text}`;
+    if (!known.has(key)) {
+      pen.font = `${style} ${family}`;
+      known.set(key, pen.measureText(text).width);
+    }
+    return known.get(key);
+  };
+})();
+const TITLE = "620 13px";
+const SMALL = "400 11px";
+
+// The longest start of a text that fits, with an ellipsis where something is cut.
+function cut(text, room, style) {
+  if (widthOf(text, style) <= room) return text;
+  let [least, most] = [0, text.length - 1];
+  while (least < most) {
+    const middle = Math.ceil((least + most) / 2);
+    if (widthOf(`${text.slice(0, middle)}…`, style) <= room) least = middle;
+    else most = middle - 1;
+  }
+  return `${text.slice(0, least)}…`;
+}

@@ -34,14 +34,15 @@ function paint(isOpen) {
     if (edge.points.length < 2) continue;
     const path = drawn("path", {
       class: edge.skip ? "edge skip" : "edge", d: curve(edge.points),
-      "marker-end": edge.to === OUT ? null : `url(#arrow${edge.skip ? "-skip" : ""})`,
+      "marker-end": edge.to === OUT ? null : "url(#arrow)",
     }, drawn("title", {}, edge.shapes.join(", ")));
     path.dataset.from = edge.from;
     path.dataset.to = edge.to;
     lines.append(path);
   }
   const ties = drawn("g");
-  for (const [a, b, what] of tiedBoxes(boxes)) ties.append(tie(a, b, what));
+  const around = boxes.get(0).inside.map((index) => boxes.get(index));
+  for (const [a, b, what] of tiedBoxes(boxes)) ties.append(tie(a, b, what, around, 9 * ties.childElementCount));
   scene.replaceChildren(groups, lines, ties, cards);
   const found = [];
   if (lines.querySelector(".skip")) found.push(made("span", {}, made("i"), "skip connection"));
@@ -66,25 +67,26 @@ function card(index, box) {
     );
     return group;
   }
-  const label = fold ? fold.label : module.kind;
-  const name = fold ? fold.names : module.name;
+  const { title, name, shape } = labels(index);
   group.style.setProperty("--hue", fold ? "var(--group)" : hue(module));
   if (fold && !box.open) {
     group.classList.add("stack");
     group.append(drawn("rect", { class: "under", x: 6, y: 6, width: width - 6, height, rx: 9 }),
       drawn("rect", { class: "under", x: 3, y: 3, width: width - 3, height, rx: 9 }));
   }
-  group.append(drawn("rect", { class: "box", width, height, rx: box.open ? 12 : 9 }));
+  group.append(drawn("title", {}, `${module ? module.path || "the root" : name}: ${title}`),
+    drawn("rect", { class: "box", width, height, rx: box.open ? 12 : 9 }));
   if (box.open) {
     group.classList.add("group");
-    group.append(drawn("text", { class: "title", x: 16, y: 22 }, cut(label, 30), " ",
-      drawn("tspan", { class: "under-title", dx: 8 }, cut(name, 30))));
+    group.append(drawn("text", { class: "title", x: 16, y: 22 }, title),
+      drawn("text", { class: "under-title", x: 24 + widthOf(title, TITLE), y: 22 }, cut(name, 160, SMALL)));
   } else {
     group.append(
       drawn("rect", { class: "hue", x: 9, y: 11, width: 3.5, height: height - 22, rx: 1.75 }),
-      drawn("text", { class: "title", x: 21, y: 20 }, cut(label, unfoldable(index) ? 20 : 22)),
-      drawn("text", { class: "under-title", x: 21, y: 36 }, cut(name, 10)),
-      drawn("text", { class: "shape", x: width - 11, y: 36 }, cut(fold ? fold.output : module.output, 17)),
+      drawn("text", { class: "title", x: 21, y: 20 }, cut(title, width - (unfoldable(index) ? 52 : 34), TITLE)),
+      drawn("text", { class: "under-title", x: 21, y: 36 }, cut(name, 120, SMALL)),
+      drawn("text", { class: "shape", x: width - 11, y: 36 },
+        cut(shape, width - 44 - Math.min(120, widthOf(name, SMALL)), SMALL)),
     );
   }
   if (unfoldable(index)) {
@@ -128,13 +130,16 @@ function tiedBoxes(boxes) {
   return pairs.values();
 }
 
-function tie(a, b, what) {
-  const x0 = a.left;
-  const x1 = b.left;
-  const y0 = a.top + a.height / 2;
-  const y1 = b.top + b.height / 2;
-  const out = Math.min(x0, x1) - 30 - Math.min(60, Math.abs(y1 - y0) / 8);
-  return drawn("path", { class: "edge tie", d: `M${x0} ${y0}C${out} ${y0} ${out} ${y1} ${x1} ${y1}` },
+// A line down the left of all that stands between.
+function tie(a, b, what, around, shift) {
+  const [upper, lower] = a.top <= b.top ? [a, b] : [b, a];
+  const y0 = upper.top + upper.height / 2;
+  const y1 = lower.top + lower.height / 2;
+  const between = around.filter((box) => box.top < y1 && box.top + box.height > y0).map((box) => box.left);
+  const out = Math.min(upper.left, lower.left, ...between) - 26 - Math.min(shift, 90);
+  const turn = Math.min(28, (y1 - y0) / 2);
+  return drawn("path", { class: "edge tie",
+    d: `M${upper.left} ${y0}C${out} ${y0} ${out} ${y0} ${out} ${y0 + turn}V${y1 - turn}C${out} ${y1} ${out} ${y1} ${lower.left} ${y1}` },
     drawn("title", {}, what));
 }
 

@@ -1,7 +1,7 @@
 // Where the unfolded cells stand: each scope in layers, from what comes in down to what goes out
 // (Sugiyama et al. 1981), its unfolded cells laid out before it.
 
-const CARD = { width: 186, height: 46 };
+const CARD = { width: 186, most: 300, height: 46 };
 const PILL = { height: 26 };
 const GAP = { x: 26, y: 34, lane: 12, pad: 18, head: 34 };
 const IN = -2;
@@ -25,19 +25,36 @@ for (const list of inner.values()) list.sort((a, b) => firstStep(a) - firstStep(
 
 const unfoldable = (index) => inner.has(index);
 
-function measureText(text) {
-  return 24 + 7.2 * text.length;
-}
-
 function sizeOf(index) {
   const cell = cells[index];
-  if (cell.kind === "call" || cell.kind === "fold") return { ...CARD };
-  const width = Math.max(measureText(operation(cell)), cell.kind === "operation" ? 44 : 72);
+  if (cell.kind === "call" || cell.kind === "fold") {
+    const { title, name, shape } = labels(index);
+    const upper = widthOf(title, TITLE) + (unfoldable(index) ? 54 : 36);
+    const lower = Math.min(widthOf(name, SMALL), 120) + widthOf(shape, SMALL) + 48;
+    return { width: Math.min(CARD.most, Math.max(CARD.width, upper, lower)), height: CARD.height };
+  }
+  const width = Math.max(widthOf(operation(cell), "550 12px") + 26, cell.kind === "operation" ? 44 : 72);
   return { width, height: cell.kind === "operation" ? PILL.height : 30 };
 }
 
 const SIGNS = { add: "+", iadd: "+", mul: "×", imul: "×", sub: "−", isub: "−", div: "÷", truediv: "÷", cat: "concat" };
 const operation = (cell) => SIGNS[cell.name] || cell.name;
+
+// The shapes in which the outputs of calls were first taken.
+const taken = new Map();
+for (const [source, , shape] of edges) if (!taken.has(source)) taken.set(source, shape);
+
+// What is written on the card of a call or a fold.
+function labels(index) {
+  const cell = cells[index];
+  if (cell.kind === "fold") {
+    const { label, names, output } = folds[cell.fold];
+    return { title: label, name: names, shape: output };
+  }
+  const module = modules[cell.module];
+  const again = module.calls > 1 && taken.get(index); // the module's own output is the first call's
+  return { title: module.kind, name: module.name, shape: again || module.output };
+}
 
 // The layout of everything that is unfolded: { root, boxes, paths }, coordinates from the root's corner.
 function layout(isOpen) {
@@ -49,11 +66,12 @@ function layout(isOpen) {
   };
   seen(0, 0);
   const scopes = new Map();
-  const join = (scope, from, to, shape) => {
+  const join = (scope, from, to, shape, source) => {
     if (!scopes.has(scope)) scopes.set(scope, new Map());
     const key = `${from}>${to}`;
-    const edge = scopes.get(scope).get(key) || { from, to, shapes: new Set() };
+    const edge = scopes.get(scope).get(key) || { from, to, shapes: new Set(), sources: new Set() };
     edge.shapes.add(shape);
+    edge.sources.add(source);
     scopes.get(scope).set(key, edge);
   };
   const chain = (index) => {
@@ -70,9 +88,9 @@ function layout(isOpen) {
     let depth = 0;
     while (depth < up.length && depth < down.length && up[depth] === down[depth]) depth += 1;
     if (depth >= up.length || depth >= down.length) continue;
-    join(up[depth - 1], up[depth], down[depth], shape);
-    for (let at = depth; at < down.length - 1; at += 1) join(down[at], IN, down[at + 1], shape);
-    for (let at = depth; at < up.length - 1; at += 1) join(up[at], up[at + 1], OUT, shape);
+    join(up[depth - 1], up[depth], down[depth], shape, source);
+    for (let at = depth; at < down.length - 1; at += 1) join(down[at], IN, down[at + 1], shape, source);
+    for (let at = depth; at < up.length - 1; at += 1) join(up[at], up[at + 1], OUT, shape, source);
   }
   const result = { boxes: new Map(), paths: [] };
   result.root = place(0, isOpen, shown, scopes, result);
@@ -95,7 +113,7 @@ function place(index, isOpen, shown, scopes, result) {
   const pad = flat ? 0 : GAP.pad;
   const head = flat ? 0 : GAP.head;
   const box = {
-    width: Math.max(made.width + 2 * pad, flat ? 0 : CARD.width + 2 * pad), height: made.height + head + pad,
+    width: Math.max(made.width + 2 * pad, flat ? 0 : headWidth(index)), height: made.height + head + pad,
     open: true, x: 0, y: 0, inside, edges: made.edges,
   };
   const shift = (box.width - made.width) / 2;
@@ -111,6 +129,11 @@ function place(index, isOpen, shown, scopes, result) {
   }
   result.boxes.set(index, box);
   return box;
+}
+
+function headWidth(index) {
+  const { title, name } = labels(index);
+  return Math.max(CARD.width + 2 * GAP.pad, widthOf(title, TITLE) + Math.min(widthOf(name, SMALL), 160) + 76);
 }
 
 function absolute(result, index, x, y) {
@@ -195,10 +218,12 @@ function layered(inside, sizes, joined) {
   return { width, height, at, edges: made };
 }
 
-// Whether there is another way from an edge's source to its target.
+// Whether there is another way from an edge's source to its target; of what comes into a scope,
+// from the same source outside.
 function skips(edge, after) {
   const seen = new Set([edge.from]);
-  const waiting = after.get(edge.from).filter((other) => other !== edge).map((other) => other.to);
+  const alike = (other) => edge.from !== IN || [...other.sources].some((source) => edge.sources.has(source));
+  const waiting = after.get(edge.from).filter((other) => other !== edge && alike(other)).map((other) => other.to);
   while (waiting.length) {
     const at = waiting.pop();
     if (at === edge.to) return true;
@@ -238,6 +263,39 @@ function pull(node, other) {
   return alone ? 6 : node.lane || other.lane ? .05 : 1;
 }
 
+// Lets what follows one another without a branch stand in one line, as far as its neighbours allow.
+function straighten(layers) {
+  for (const layer of layers) layer.forEach((node, i) => { node.left = layer[i - 1]; node.right = layer[i + 1]; });
+  const only = (near, lane) => { // the one box, or the one lane, among them
+    const alike = near.filter((other) => Boolean(other.lane) === lane);
+    return alike.length === 1 ? alike[0] : null;
+  };
+  const follows = (node) => {
+    const next = only(node.below, Boolean(node.lane));
+    return next && only(next.above, Boolean(node.lane)) ? next : null;
+  };
+  const taken = new Set();
+  const lines = [];
+  for (const start of layers.flat()) {
+    if (taken.has(start)) continue;
+    const line = [];
+    for (let node = start; node && !taken.has(node); node = follows(node)) { taken.add(node); line.push(node); }
+    if (line.length > 1) lines.push(line);
+  }
+  lines.sort((a, b) => b.length - a.length);
+  const apart = (a, b) => (a.width + b.width) / 2 + GAP.x;
+  for (let sweep = 0; sweep < 6; sweep += 1) {
+    for (const line of lines) {
+      const least = Math.max(...line.map((node) => (node.left ? node.left.x + apart(node.left, node) : -Infinity)));
+      const most = Math.min(...line.map((node) => (node.right ? node.right.x - apart(node, node.right) : Infinity)));
+      if (least > most + 1e-6) continue;
+      const wish = line.reduce((sum, node) => sum + node.x, 0) / line.length;
+      const x = Math.max(least, Math.min(most, wish));
+      for (const node of line) node.x = x;
+    }
+  }
+}
+
 // Gives each node the place nearest to its neighbours' that keeps order and distance: least squares
 // in each layer, by pooling adjacent violators (Ayer et al. 1955).
 function align(layers) {
@@ -274,6 +332,7 @@ function align(layers) {
       for (const pool of pools) for (const node of pool.nodes) node.x = node.offset + pool.sum / pool.weight;
     }
   }
+  straighten(layers);
   const all = layers.flat();
   const left = Math.min(...all.map((node) => node.x - node.width / 2));
   const right = Math.max(...all.map((node) => node.x + node.width / 2));

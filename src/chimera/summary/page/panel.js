@@ -67,9 +67,21 @@ function aboutModule(module) {
   if (module.calls) parts.push(shapesLine(module.inputs, module.output));
   else parts.push(made("p", { class: "note" }, "Not called itself in the run that was seen."));
   parts.push(...module.findings.map(finding), facts(figures(module)));
+  if (module === modules[0]) parts.push(...everyFinding());
   if (module.tensors.length) parts.push(made("h3", {}, "Parameters and buffers"), ...module.tensors.map(tensor));
   if (module.units) parts.push(...units(module));
   return parts;
+}
+
+// Where in the network something was found, the worst first.
+function everyFinding() {
+  const found = modules.flatMap((module, index) => (index ? module.findings : [])
+    .map(({ severity, rule }) => ({ severity, rule, key: `m${index}`, path: module.path })));
+  if (!found.length) return [];
+  found.sort((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity));
+  const line = ({ severity, rule, key, path }) => made("li", {},
+    made("span", { class: `flag ${severity}`, role: "img", "aria-label": severity, title: severity }), " ", link(key, path), ` ${rule}`);
+  return [made("h3", {}, "Findings further down"), made("ul", { class: "found" }, ...found.slice(0, 200).map(line))];
 }
 
 function finding({ severity, rule, message, why, mend, file, line }) {

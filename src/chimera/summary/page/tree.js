@@ -68,6 +68,7 @@ function leaf({ key, level, matched, open }, whole) {
     class: matched === false ? "row unmatched" : "row", role: "treeitem", "data-key": key, "aria-level": level,
     tabindex: key === trunk.chosen ? 0 : -1, "aria-selected": String(key === trunk.chosen),
     "aria-expanded": children ? String(open || trunk.open.has(key)) : null,
+    title: fold ? fold.label : `${module.path || "the root"}: ${module.kind}`,
     style: `padding-left: ${(level - 1) * 15 + 4}px; --hue: ${fold ? "var(--group)" : hue(module)}`,
   },
   made("span", { class: "twist", "aria-hidden": "true" }, children ? "▶" : ""),
@@ -78,8 +79,8 @@ function leaf({ key, level, matched, open }, whole) {
   if (severity) row.append(made("span", { class: `flag ${severity}`, role: "img", "aria-label": severity, title: severity }));
   if (amount) {
     row.append(" ", made("span", { class: "figure" }, trunk.measure.text(amount)));
-    const wide = 88 * amount / whole;
-    if (key !== "m0" && wide >= 2) row.append(made("span", { class: "bar", style: `width: ${wide}px` }));
+    row.append(made("span", { class: "share", "aria-hidden": "true" },
+      made("i", { style: `width: ${Math.max(2, 100 * amount / whole)}%` })));
   }
   return row;
 }
