@@ -1,181 +1,295 @@
-"""Forward and backward of one training step as one graph of tensor operations.
+"""A whole training step as one graph of tensor operations.
 
-A call of a Stack that needs no Python of its members (no conditions on data, no state written, no
-hooks) is recorded once by ``make_fx`` under the modes that draw, and handed to torch's compiler.
-What the graph takes is all that may change between steps: the stacked tensors, the arguments, the
-step. What it gives are the losses, the gradients and the buffers.
+Forward, loss, backward, clipping and the optimizer's update are recorded once by ``make_fx`` under
+the modes that draw. What the graph takes is all that may change between steps: stacked tensors,
+the optimizer's state, its factors, the arguments, the step. It changes the first two in place and
+gives the losses. With a function to be called before the update there are two graphs, and the
+gradients between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from chimera.draws.mode import Key
-from chimera.stack.batched import Call, run_batched
+from chimera.engine.program import Program, Uncapturable
+from chimera.optim.arithmetic import wide
+from chimera.optim.clip import Clip
+from chimera.optim.recording import Recording
 from chimera.stack.each import Arguments
-from chimera.stack.group import Group
-from chimera.stack.outputs import Outputs, merge
-from chimera.stack.plan import plan_of
-from chimera.stack.stack import Stack
-
-
-class Uncapturable(Exception):
-    """A call that is more than tensor operations; the text says why."""
-
 
 # Inductor's time grows with the operations of a graph: some 10 ms each on one core.
-LARGEST = 2000
-Recorded = Callable[..., list[Tensor]]
+LARGEST = 4000
+
+Run = Callable[..., Sequence[Tensor | None]]
+Compile = Callable[[GraphModule], Run]
+Between = Callable[[Tensor, list[Tensor | None]], list[Tensor | None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """What a step changes.
+
+    Attributes:
+        own: the stacked tensors.
+        state: the optimizer's.
+        names: what each of these is called.
+    """
+
+    own: list[Tensor]
+    state: list[Tensor]
+    names: list[str]
+
+    def copies(self) -> Tensors:
+        """The same in memory of their own."""
+        own, state = ([tensor.clone() for tensor in part] for part in (self.own, self.state))
+        return Tensors(own, state, self.names)
+
+    def take_over(self, other: Tensors) -> None:
+        """Let these hold what ``other`` holds."""
+        for mine, theirs in zip((*self.own, *self.state), (*other.own, *other.state), strict=True):
+            mine.copy_(theirs)
+
+    def apart(
+        self,
+        other: Tensors,
+        losses: Sequence[Tensor],
+        others: Sequence[Tensor],
+        before: Sequence[Tensor],
+    ) -> float:
+        """How far ``other``, and the losses that came with it, are from these.
+
+        The largest difference, as a part of the largest loss, stacked tensor or tensor of the
+        state. Where a gradient is rounding noise, as a bias's before batch norm, Adam moves a
+        parameter by all of its learning rate in any direction: twice the way that a tensor went is
+        no difference.
+
+        Args:
+            other: what the same step made of copies.
+            losses: of this step.
+            others: of the other.
+            before: what ``own`` was before the step.
+        """
+        ways = [2.1 * largest(a - b) for a, b in zip(self.own, before, strict=True)]
+        return max(
+            relative(losses, others),
+            relative(self.own, other.own, ways),
+            *(relative(*pairs) for pairs in self._by_name(other)),
+        )
+
+    def _by_name(self, other: Tensors) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        for name in dict.fromkeys(self.names):
+            yield (
+                [t for t, other in zip(self.state, self.names, strict=True) if other == name],
+                [t for t, other in zip(other.state, self.names, strict=True) if other == name],
+            )
 
 
 class StepGraph:
-    """The graph of one kind of call.
+    """The graph of one kind of step.
 
     Args:
-        stack: the members.
-        call: gives one member's loss.
+        program: what gives the losses.
+        recording: the optimizer's step.
+        clip: scales the gradients; None leaves them.
         given: arguments of all members; the graph takes others of the same shapes.
+        parted: whether something is called between the backward pass and the update.
+
+    Attributes:
+        operations: how many were recorded.
 
     Raises:
-        Uncapturable: the call is more than tensor operations.
+        Uncapturable: the step is more than tensor operations.
     """
 
-    def __init__(self, stack: Stack, call: Call, given: Arguments) -> None:
-        self._stack, self._call, self._given = stack, call, given
-        self._groups = stack.parts()
-        for group, _ in self._groups:
-            _check(group, given)
-        tensors = self._tensors()
-        self._trained = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
-        self._buffers = [i for i, t in enumerate(tensors) if not isinstance(t, nn.Parameter)]
+    def __init__(
+        self,
+        program: Program,
+        recording: Recording,
+        clip: Clip | None,
+        given: Arguments,
+        *,
+        parted: bool,
+    ) -> None:
+        self._program, self.recording, self._clip = program, recording, clip
+        self._used: list[bool] = []
+        tensors = self.tensors()
+        moving, step = program.moving(given), self.step_of(0)
+        self._sizes = (len(tensors.own), len(tensors.state), len(moving))
+        self.parted = parted
         with torch.no_grad():
-            recorded = make_fx(self._run)(*self._inputs(given, 0))
-        nodes = len(recorded.graph.nodes)
-        if nodes > LARGEST:
-            raise Uncapturable(f"a graph of {nodes} operations takes too long to compile")
-        self._compiled: Recorded = torch.compile(recorded, dynamic=False, fullgraph=True)
+            if parted:
+                first = _recorded(self._gradients, [*tensors.own, *moving, step])
+                grads = [torch.empty_like(tensors.own[i]) for i in self._trained()]
+                rest = [*tensors.own, *tensors.state, *self.numbers(), *grads]
+                self._graphs = [first, _recorded(self._update, rest)]
+            else:
+                flat = [*tensors.own, *tensors.state, *self.numbers(), *moving, step]
+                self._graphs = [_recorded(self._whole, flat)]
+        self.operations = sum(len(graph.graph.nodes) for graph in self._graphs)
+        if self.operations > LARGEST:
+            raise Uncapturable(f"a graph of {self.operations} operations takes too long to compile")
+        self._runs: list[Run] = list(self._graphs)
 
-    def __call__(self, given: Arguments, step: int) -> Tensor:
-        """Take the forward and the backward pass; gradients and buffers are left on the stack.
+    def compile(self, compiler: Compile) -> None:
+        """Let what ``compiler`` makes of the recordings run in their place."""
+        self._runs = [compiler(graph) for graph in self._graphs]
+
+    def tensors(self) -> Tensors:
+        """What the step changes, now."""
+        own = [tensor.detach() for tensor in self._program.tensors()]
+        return Tensors(own, self.recording.state(), self.recording.state_names())
+
+    def numbers(self) -> list[Tensor]:
+        """What else the coming step takes of the optimizer."""
+        like = self._program.tensors()[0]
+        limit = [] if self._clip is None else [self._clip.limits(like.device, wide(like))]
+        return [*self.recording.factors(), *limit]
+
+    def step_of(self, step: int) -> Tensor:
+        """A step's number as the graph takes it."""
+        return torch.tensor(step, device=self._program.tensors()[0].device)
+
+    @torch.no_grad()
+    def run(
+        self,
+        tensors: Tensors,
+        given: Arguments,
+        step: int,
+        between: Between | None = None,
+    ) -> Tensor:
+        """Take the step.
+
+        Args:
+            tensors: what it changes: ``tensors()``, or stand-ins.
+            given: the arguments.
+            step: which step's draws.
+            between: called with the losses and the gradients where the graph is parted; gives
+                the gradients to move by, or None where the step is taken already.
 
         Returns:
             The losses ``[members]``.
         """
-        losses, *rest = self.results(given, step)
-        tensors = self._tensors()
-        with torch.no_grad():
-            seen: set[int] = set()
-            for index, new in zip((*self._trained, *self._buffers), rest, strict=True):
-                if isinstance(tensors[index], nn.Parameter):
-                    tensors[index].grad = _own(new, tensors[index], seen)
-                else:
-                    tensors[index].copy_(new)
+        moving, numbers = self._program.moving(given), self.numbers()
+        if not self.parted:
+            (run,) = self._runs
+            (losses,) = run(*tensors.own, *tensors.state, *numbers, *moving, self.step_of(step))
+            assert losses is not None
+            return losses
+        first, second = self._runs
+        losses, *grads = first(*tensors.own, *moving, self.step_of(step))
+        assert losses is not None
+        found = iter(grads)
+        every = [next(found) if used else None for used in self._used]
+        if between is not None:
+            after = between(losses, every)
+            if after is None:
+                return losses
+            every, numbers = after, self.numbers()
+        second(*tensors.own, *tensors.state, *numbers, *(g for g in every if g is not None))
         return losses
 
-    def results(self, given: Arguments, step: int) -> list[Tensor]:
-        """The losses, the gradients, the new buffers; nothing is left on the stack."""
+    def parameters(self) -> list[Tensor]:
+        """The parameters that may get a gradient, in the order of the gradients."""
+        tensors = self._program.tensors()
+        return [tensors[i] for i in self._program.trained]
+
+    def _trained(self) -> list[int]:
+        if not self._used:
+            return self._program.trained
+        return [i for i, used in zip(self._program.trained, self._used, strict=True) if used]
+
+    def _whole(self, *flat: Tensor) -> list[Tensor]:
+        own, rest = flat[: self._sizes[0]], flat[self._sizes[0] :]
+        count = self._sizes[2]
+        losses, grads = self._backward(own, rest[-1 - count : -1], rest[-1])
         with torch.no_grad():
-            return self._compiled(*self._inputs(given, step))
+            self._move(own, rest[: -1 - count], grads)
+        return [losses]
 
-    def apart(self, losses: Tensor, results: list[Tensor]) -> float:
-        """How far ``results`` are from what the same step left on the stack eagerly.
+    def _gradients(self, *flat: Tensor) -> list[Tensor]:
+        own, rest = flat[: self._sizes[0]], flat[self._sizes[0] :]
+        losses, grads = self._backward(own, rest[:-1], rest[-1])
+        self._used = [grad is not None for grad in grads]
+        return [losses, *(grad for grad in grads if grad is not None)]
 
-        The largest difference, as a part of the largest loss, gradient or buffer: single gradients
-        may be rounding noise, as a bias's before batch norm is.
-        """
-        tensors = self._tensors()
-        trained, buffers = len(self._trained) + 1, [tensors[i] for i in self._buffers]
-        grads = [_gradient(tensors[i]) for i in self._trained]
-        return max(
-            _apart([losses], results[:1]),
-            _apart(grads, results[1:trained]),
-            _apart(buffers, results[trained:]),
-        )
-
-    def _tensors(self) -> list[Tensor]:
-        return [tensor for group, _ in self._groups for tensor in group.tensors()]
-
-    def _inputs(self, given: Arguments, step: int) -> list[Tensor]:
-        tensors = [tensor.detach() for tensor in self._tensors()]
-        return [*tensors, *self._moving(given), torch.tensor(step, device=tensors[0].device)]
-
-    def _moving(self, given: Arguments) -> list[Tensor]:
-        return [leaf for leaf in given.leaves if isinstance(leaf, Tensor)]
-
-    def _run(self, *flat: Tensor) -> list[Tensor]:
-        count = sum(len(group.slots) for group, _ in self._groups)
+    def _backward(
+        self, own: Sequence[Tensor], moving: Sequence[Tensor], step: Tensor
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        trained = set(self._program.trained)
         tensors = [
-            tensor.requires_grad_() if i in self._trained else tensor.clone()
-            for i, tensor in enumerate(flat[:count])
+            tensor.detach().requires_grad_() if i in trained else tensor
+            for i, tensor in enumerate(own)
         ]
-        moving = iter(flat[count:-1])
-        leaves = [next(moving) if isinstance(x, Tensor) else x for x in self._given.leaves]
-        given = Arguments(leaves, self._given.own, self._given.shape)
+        written = list(tensors)
+        for i in self._program.buffers:
+            written[i] = tensors[i].clone()
         with torch.enable_grad():
-            losses = merge(self._outputs(tensors, given, flat[-1]))
-            wanted = [tensors[i] for i in self._trained]
-            grads = torch.autograd.grad(losses.sum(), wanted, materialize_grads=True)
-        return [losses.detach(), *grads, *(tensors[i] for i in self._buffers)]
+            losses = self._program.outputs(written, moving, step)
+            wanted = [written[i] for i in self._program.trained]
+            grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
+        for i in self._program.buffers:
+            own[i].copy_(written[i])
+        return losses.detach().view(-1), list(grads)
 
-    def _outputs(self, tensors: list[Tensor], given: Arguments, step: Tensor) -> list[Outputs]:
-        outputs: list[Outputs] = []
-        key = Key(self._stack.seed, step)
-        for group, members in self._groups:
-            mine, tensors = tensors[: len(group.slots)], tensors[len(group.slots) :]
-            plan = plan_of(group, given)
-            ran = run_batched(
-                group,
-                self._call,
-                given if len(group) == len(self._stack) else given.take(_places(group)),
-                key=key if plan.draws else None,
-                members=members,
-                ruled=plan.ruled,
-                tensors=mine,
-            )
-            if ran.slots or ran.attributes or ran.buffers or ran.parameters:
-                raise Uncapturable("the members write state in forward")
-            ran.output.positions = list(group.positions)
-            outputs.append(ran.output)
-        return outputs
+    def _update(self, *flat: Tensor) -> list[Tensor]:
+        own, rest = flat[: self._sizes[0]], list(flat[self._sizes[0] :])
+        count = sum(self._used)
+        found = iter(rest[len(rest) - count :])
+        grads = [next(found) if used else None for used in self._used]
+        self._move(own, rest[: len(rest) - count], grads)
+        return []
 
-
-def _check(group: Group, given: Arguments) -> None:
-    plan = plan_of(group, given)
-    if plan.alone is not None:
-        raise Uncapturable(f"members run one by one: {plan.alone}")
-    assert not plan.fresh
-    if plan.conditions:
-        raise Uncapturable("members ask tensors for Python values")
-    if plan.writes or plan.copies:
-        raise Uncapturable("members change their inputs or parameters in place")
+    def _move(
+        self, own: Sequence[Tensor], rest: Sequence[Tensor], grads: Sequence[Tensor | None]
+    ) -> None:
+        state, numbers = rest[: self._sizes[1]], rest[self._sizes[1] :]
+        if self._clip is not None:
+            tensors = self._program.tensors()
+            trained = [tensors[i] for i in self._program.trained]
+            grads = self._clip.scaled(trained, grads, numbers[-1])
+            numbers = numbers[:-1]
+        parameters = [own[i] for i in self._program.trained]
+        self.recording.apply(parameters, grads, state, numbers)
 
 
-def _places(group: Group) -> Tensor:
-    return torch.tensor(group.positions, device=group.device)
-
-
-def _own(grad: Tensor, parameter: Tensor, seen: set[int]) -> Tensor:
-    """A gradient in its parameter's layout, in memory of its own, as autograd leaves it."""
-    shared = grad.untyped_storage().data_ptr() in seen
-    if shared or grad.stride() != parameter.stride():
-        grad = torch.empty_like(parameter).copy_(grad)
-    seen.add(grad.untyped_storage().data_ptr())
-    return grad
-
-
-def _gradient(tensor: Tensor) -> Tensor:
-    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+def _recorded(function: Callable[..., list[Tensor]], flat: list[Tensor]) -> GraphModule:
+    """``function`` as a graph; nothing is computed, and the tensors stay as they are."""
+    recorded = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
+    assert isinstance(recorded, GraphModule)
+    return recorded
 
 
 @torch.no_grad()
-def _apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
-    largest = max((float(tensor.abs().max()) for tensor in ours if tensor.numel()), default=0.0)
-    worst = max(
-        (float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True) if a.numel()),
-        default=0.0,
-    )
-    return worst / largest if largest else worst
+def relative(
+    ours: Sequence[Tensor], theirs: Sequence[Tensor], free: Sequence[float] | None = None
+) -> float:
+    """The largest difference, as a part of the largest number of ours; NaN only meets NaN.
+
+    Args:
+        ours: tensors.
+        theirs: of the same shapes.
+        free: what a tensor may differ by besides.
+    """
+    worst = most = 0.0
+    for place, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        if mine.dtype == torch.bool:
+            continue
+        if not torch.equal(mine.isfinite(), other.isfinite()):
+            return math.inf
+        most = max(most, largest(mine))
+        worst = max(worst, largest(mine - other) - (free[place] if free else 0.0))
+    return worst / most if most else worst
+
+
+def largest(tensor: Tensor) -> float:
+    """The largest finite number of a tensor, without its sign."""
+    if not tensor.numel():
+        return 0.0
+    return float(tensor.where(tensor.isfinite(), 0).abs().max())

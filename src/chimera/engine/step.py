@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from chimera.build.inputs import as_inputs
 from chimera.draws.mode import Key, overridden
-from chimera.engine.compiled import Compiled
+from chimera.engine.choice import ENGINES, rule_of
+from chimera.engine.eager import Eager
+from chimera.engine.fast import Fast
 from chimera.optim.clip import Clip
 from chimera.optim.optimizer import Optimizer
 from chimera.stack.each import arguments
 from chimera.stack.explain import Explanation
-from chimera.stack.outputs import merge
 from chimera.stack.rules import stacked_loss
 from chimera.stack.stack import Stack
 
 Loss = Callable[..., Tensor]
-ENGINES = ("eager", "compiled")
 
 
 class TrainStep:
@@ -33,13 +32,17 @@ class TrainStep:
         optimizer: Optimizer,
         before_update: Callable[[Tensor], None] | None = None,
         clip: Any = None,
-        engine: str = "eager",
+        engine: str = "auto",
+        steps: int | None = None,
     ) -> None:
         self.stack, self.loss, self.optimizer = stack, loss, optimizer
-        self._before_update = before_update
-        self._clip = None if clip is None else Clip(stack, clip)
+        self.engine = engine
+        self._steps = steps
         self._stacked_loss = stacked_loss(loss)
-        self._compiled = Compiled(stack, self._loss_of) if engine == "compiled" else None
+        limit = None if clip is None else Clip(stack, clip)
+        self._eager = Eager(stack, self._loss_of, optimizer, before_update, limit)
+        rule = rule_of(engine)
+        self._fast = None if rule is None else Fast(self._eager, rule)
 
     def __call__(self, inputs: Any, *targets: Any) -> Tensor:
         """Take one step.
@@ -60,19 +63,9 @@ class TrainStep:
         known = arguments((given.args, given.kwargs, targets), {}, len(stack))
         key = overridden(Key(stack.seed, self.optimizer.steps))
 
-        def eager() -> Tensor:
-            losses = _checked(merge(stack.run(self._loss_of, known, key)), len(stack))
-            losses.sum().backward()
-            return losses
-
-        self.optimizer.zero_grad()
-        losses = eager() if self._compiled is None else self._compiled.run(known, key, eager)
-        if self._before_update is not None:
-            self._before_update(losses.detach())
-        if self._clip is not None:
-            self._clip()
-        self.optimizer.step()
-        return losses.detach()
+        if self._fast is None:
+            return self._eager.take(known, key)
+        return self._fast.take(known, key, self._steps)
 
     def _loss_of(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inputs, named, targets = args
@@ -80,26 +73,8 @@ class TrainStep:
 
     def __explain__(self) -> Explanation:
         explained = self.stack.__explain__()
-        if self._compiled is None:
-            return explained
-        return Explanation(explained.rows, (*explained.notes, *self._compiled.notes()))
-
-
-def _checked(losses: Any, size: int) -> Tensor:
-    if not isinstance(losses, Tensor):
-        if isinstance(losses, list) and losses and isinstance(losses[0], Tensor):
-            shapes = sorted({tuple(each.shape) for each in losses})
-            raise ValueError(f"loss must give one number a member, got shapes {shapes}")
-        raise TypeError(f"loss must give a tensor, got {losses!r:.60}")
-    if losses.numel() != size:
-        raise ValueError(
-            f"loss must give one number a member, got shape {tuple(losses.shape[1:])} for one; "
-            "reduce it, as in loss.mean()"
-        )
-    if not losses.requires_grad:
-        why = "gradients are switched off" if not torch.is_grad_enabled() else "it has no graph"
-        raise ValueError(f"loss depends on no parameter that requires a gradient ({why})")
-    return losses.view(size)
+        notes = ["engine eager: as asked"] if self._fast is None else self._fast.notes()
+        return Explanation(explained.rows, (*explained.notes, *notes))
 
 
 def train_step(
@@ -109,7 +84,8 @@ def train_step(
     *,
     before_update: Callable[[Tensor], None] | None = None,
     clip: float | Sequence[float] | Tensor | None = None,
-    engine: str = "eager",
+    engine: str = "auto",
+    steps: int | None = None,
 ) -> TrainStep:
     """A callable that trains every member of a Stack by one step.
 
@@ -153,4 +129,4 @@ def train_step(
         raise ValueError("optimizer holds none of the stack's parameters; make it from this stack")
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    return TrainStep(stack, loss, optimizer, before_update, clip, engine)
+    return TrainStep(stack, loss, optimizer, before_update, clip, engine, steps)

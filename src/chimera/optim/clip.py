@@ -5,6 +5,7 @@ torch's own, on the stacked parameters, would couple the members: one norm for a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class Clip:
     def __init__(self, stack: Stacked, limit: Any) -> None:
         self._limit = Setting("clip", limit, len(stack), Range())
         self._groups: dict[tuple[int, ...], list[StackedParameter]] = {}
+        self._kept: Tensor | None = None
         for entry in stack.layout():
             self._groups.setdefault(tuple(entry.members.tolist()), []).append(entry)
 
@@ -61,13 +63,52 @@ class Clip:
                 if rows is not None:  # what a norm of NaN has made of them
                     gradient[rows] = nothing(gradient)[rows]
 
+    def limits(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The limits of all members ``[members]``; the same tensor each time."""
+        if self._kept is None or (self._kept.device, self._kept.dtype) != (device, dtype):
+            self._kept = self._limit.values().to(device, dtype)
+        return self._kept
+
+    def scaled(
+        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], limits: Tensor
+    ) -> list[Tensor | None]:
+        """The gradients scaled, as new tensors.
+
+        Args:
+            parameters: of the stack.
+            gradients: theirs.
+            limits: what ``limits`` gave.
+        """
+        found = list(gradients)
+        places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        for members, entries in self._groups.items():
+            mine = [places[id(e.parameter)] for e in entries if id(e.parameter) in places]
+            mine = [place for place in mine if gradients[place] is not None]
+            chosen = [gradient for place in mine if (gradient := gradients[place]) is not None]
+            if not chosen:
+                continue
+            whole = list(members) == list(range(len(limits)))
+            index = torch.tensor(members, device=limits.device)
+            factor = _factor(chosen, limits if whole else limits.index_select(0, index))
+            for place, gradient in zip(mine, chosen, strict=True):
+                found[place] = gradient * factor.to(gradient.device, gradient.dtype).view(
+                    -1, *[1] * (gradient.dim() - 1)
+                )
+        return found
+
 
 def _scale(gradients: list[Tensor], limit: Tensor) -> None:
-    """Clip the gradients ``[members of the group, ...]`` of one group."""
+    """Clip the gradients ``[members of the group, ...]`` of one group, in place."""
+    factor = _factor(gradients, limit)
+    for gradient in gradients:
+        gradient.mul_(factor.to(gradient.device).view(-1, *[1] * (gradient.dim() - 1)))
+
+
+def _factor(gradients: list[Tensor], limit: Tensor) -> Tensor:
+    """What each member's gradients are multiplied with ``[members of the group]``."""
     first = gradients[0].device
     rows = [gradient.reshape(len(gradient), -1) for gradient in gradients]
     norms = [torch.linalg.vector_norm(row, dim=1).to(first) for row in rows]
     total = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    factor = (limit.to(total) / (total + _SMALL)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor.to(gradient.device).view(-1, *[1] * (gradient.dim() - 1)))
+    factor: Tensor = limit.to(total) / (total + _SMALL)
+    return factor.clamp(max=1.0)

@@ -29,6 +29,9 @@ class Optimizer:
         tensors: the names of a parameter's state, with the shapes, as ``state.py`` says.
         options: switches, one for all members.
         steps: how many steps were taken.
+        groups: the parameters that share settings, with their state.
+        version: another number whenever settings or state were set.
+        moved: how many steps it took itself; others were recorded.
     """
 
     ranges: ClassVar[dict[str, Range]]
@@ -50,15 +53,15 @@ class Optimizer:
         parts = partitioned(self._kind, entries, groups)
         own = [{}, *({k: v for k, v in group.items() if k != "params"} for group in groups)]
         defaults = self._parsed(given)
-        self._groups = []
+        self.groups: list[ParameterGroup] = []
         for part, mine in zip(parts, own, strict=True):
             settings = {name: self._setting(name, value) for name, value in defaults.items()}
             for name, value in self._parsed(mine).items():
                 settings[name] = self._setting(name, value)
-            self._groups.append(ParameterGroup(part, settings))
-        self._version = 0
+            self.groups.append(ParameterGroup(part, settings))
+        self.version = self.moved = 0
         self.steps = 0
-        for group in self._groups:
+        for group in self.groups:
             self._check(group)
 
     @property
@@ -72,12 +75,12 @@ class Optimizer:
                 "params": [entry.name for entry in group.entries],
                 **{name: setting.plain() for name, setting in group.settings.items()},
             }
-            for group in self._groups
+            for group in self.groups
         ]
 
     def parameters(self) -> list[Tensor]:
         """The parameters that a step moves."""
-        return [entry.parameter for group in self._groups for entry in group.entries]
+        return [entry.parameter for group in self.groups for entry in group.entries]
 
     def set(
         self, *, members: Iterable[int] | None = None, group: int | None = None, **new: Any
@@ -97,11 +100,11 @@ class Optimizer:
                 changed then.
         """
         where = None if members is None else self._positions(members)
-        if group is not None and group not in range(len(self._groups)):
+        if group is not None and group not in range(len(self.groups)):
             raise ValueError(
-                f"{self._kind}: no parameter group {group!r}; there are {len(self._groups)}."
+                f"{self._kind}: no parameter group {group!r}; there are {len(self.groups)}."
             )
-        chosen = self._groups if group is None else [self._groups[group]]
+        chosen = self.groups if group is None else [self.groups[group]]
         values = self._parsed(new)
         changes = [
             (one.settings[name], one.settings[name].changed(value, where))
@@ -118,7 +121,7 @@ class Optimizer:
             for (setting, _), value in zip(changes, before, strict=True):
                 setting.value = value
             raise
-        self._version += 1
+        self.version += 1
 
     def freeze(self, members: Iterable[int]) -> None:
         """Let the members at these positions in the stack stay as they are from now on.
@@ -127,7 +130,7 @@ class Optimizer:
             TypeError, ValueError: ``members`` is no list of positions of the stack.
         """
         chosen = torch.tensor(self._positions(members), dtype=torch.int64)
-        for group in self._groups:
+        for group in self.groups:
             for entry in group.entries:
                 rows = torch.isin(entry.rows.members, chosen).nonzero()[:, 0]
                 if len(rows):
@@ -136,7 +139,7 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or with ``set_to_none=False`` fill them with zeros."""
-        for group in self._groups:
+        for group in self.groups:
             for entry in group.entries:
                 grad = entry.parameter.grad
                 if set_to_none:
@@ -151,7 +154,7 @@ class Optimizer:
         Raises:
             TypeError: a gradient is sparse.
         """
-        for group in self._groups:
+        for group in self.groups:
             ready = [entry for entry in group.entries if entry.parameter.grad is not None]
             for entry in ready:
                 if gradient(entry).is_sparse:
@@ -169,6 +172,7 @@ class Optimizer:
             for one in still:
                 one.put_back()
         self.steps += 1
+        self.moved += 1
 
     def _update(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
         raise NotImplementedError
@@ -185,9 +189,7 @@ class Optimizer:
     ) -> Tensor:
         """The factor ``key``, as ``_factor`` computes it, shaped for a parameter."""
         device, dtype = entry.parameter.device, dtype or wide(entry.parameter)
-        return entry.rows.get(
-            key, self._version, device, dtype, lambda: self._factor(key, settings)
-        )
+        return entry.rows.get(key, self.version, device, dtype, lambda: self._factor(key, settings))
 
     def _factor(self, key: str, settings: dict[str, Setting]) -> Tensor:
         """A factor of every member ``[N]``, float64."""
@@ -206,7 +208,7 @@ class Optimizer:
             "groups": self.settings,
             "state": {
                 entry.name: dict(entry.state)
-                for group in self._groups
+                for group in self.groups
                 for entry in group.entries
                 if entry.state
             },
@@ -223,17 +225,17 @@ class Optimizer:
         """
         loaded = checked_state(
             {"optimizer": self._kind, "members": self._members, "options": self.options},
-            self._groups,
+            self.groups,
             self.tensors,
             state,
         )
         new = [self._parsed_plain(given) for given in state["groups"]]
-        for group, settings, tensors in zip(self._groups, new, loaded, strict=True):
+        for group, settings, tensors in zip(self.groups, new, loaded, strict=True):
             group.settings = settings
             for entry, mine in zip(group.entries, tensors, strict=True):
                 entry.state, entry.scratch = mine, None
         self.steps = state["steps"]
-        self._version += 1
+        self.version += 1
 
     def member_state(self, member: int) -> dict[str, Any]:
         """A member's state as its module alone has it: a ``state_dict`` of ``torch.optim``.
@@ -262,7 +264,7 @@ class Optimizer:
         """
         (position,) = self._positions([member])
         settings, changes = checked_member_state(self._layout(), position, state)
-        before = [(setting, setting.value) for g in self._groups for setting in g.settings.values()]
+        before = [(setting, setting.value) for g in self.groups for setting in g.settings.values()]
         try:
             for number, new in enumerate(settings):
                 self.set(members=[position], group=number, **new)
@@ -275,7 +277,7 @@ class Optimizer:
 
     def _layout(self) -> Layout:
         kind = next(c.__name__ for c in type(self).__mro__ if hasattr(torch.optim, c.__name__))
-        return Layout(kind, self._groups, self.pairs, self.options, self.tensors)
+        return Layout(kind, self.groups, self.pairs, self.options, self.tensors)
 
     def _parsed_plain(self, given: dict[str, Any]) -> dict[str, Setting]:
         return {name: self._setting(name, given[name]) for name in self.ranges}
@@ -334,7 +336,7 @@ class Optimizer:
         groups = (
             f"  group {i}: {len(group.entries)} parameters, "
             + ", ".join(f"{name}={_short(s)}" for name, s in group.settings.items())
-            for i, group in enumerate(self._groups)
+            for i, group in enumerate(self.groups)
         )
         return "\n".join((f"{self._kind} of {self._members} members, {self.steps} steps", *groups))
 

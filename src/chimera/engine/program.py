@@ -1,0 +1,131 @@
+"""What a step computes, as a function of tensors: the losses of all members of a Stack.
+
+Contract: ``losses`` gives what ``Stack.run`` gives, for tensors that stand for the stack's own; it
+leaves nothing behind but what it wrote into them. What is more than tensor operations is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chimera.draws.mode import Key
+from chimera.stack.batched import Call, run_batched
+from chimera.stack.each import Arguments
+from chimera.stack.group import Group
+from chimera.stack.outputs import Outputs, merge
+from chimera.stack.plan import plan_of
+from chimera.stack.stack import Stack
+
+
+class Uncapturable(Exception):
+    """A call that is more than tensor operations; the text says why."""
+
+
+class Program:
+    """One kind of call of a Stack.
+
+    Args:
+        stack: the members.
+        call: gives one member's loss.
+        given: arguments of all members; others of the same shapes may stand for them.
+
+    Attributes:
+        trained: places, among ``tensors()``, of what gets a gradient.
+
+    Raises:
+        Uncapturable: the call is more than tensor operations.
+    """
+
+    def __init__(self, stack: Stack, call: Call, given: Arguments) -> None:
+        self._stack, self._call, self._given = stack, call, given
+        self._groups = stack.parts()
+        for group, _ in self._groups:
+            _check(group, given)
+        tensors = self.tensors()
+        self.trained = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+        self.buffers = [i for i, t in enumerate(tensors) if not isinstance(t, nn.Parameter)]
+
+    def tensors(self) -> list[Tensor]:
+        """The stacked tensors of all groups."""
+        return [tensor for group, _ in self._groups for tensor in group.tensors()]
+
+    def moving(self, given: Arguments) -> list[Tensor]:
+        """The tensors among the arguments."""
+        return [leaf for leaf in given.leaves if isinstance(leaf, Tensor)]
+
+    def outputs(self, tensors: Sequence[Tensor], moving: Sequence[Tensor], step: Tensor) -> Any:
+        """What the members give ``[members, ...]``.
+
+        Args:
+            tensors: to stand for ``tensors()``; buffers among them are changed in place.
+            moving: to stand for ``moving(given)``.
+            step: which step's draws.
+
+        Raises:
+            Uncapturable: the members print, or write state.
+        """
+        arguments = iter(moving)
+        leaves = [next(arguments) if isinstance(x, Tensor) else x for x in self._given.leaves]
+        given = Arguments(leaves, self._given.own, self._given.shape)
+        with silent():
+            return merge(self._outputs(list(tensors), given, step))
+
+    def _outputs(self, tensors: list[Tensor], given: Arguments, step: Tensor) -> list[Outputs]:
+        outputs: list[Outputs] = []
+        key = Key(self._stack.seed, step)
+        for group, members in self._groups:
+            mine, tensors = tensors[: len(group.slots)], tensors[len(group.slots) :]
+            plan = plan_of(group, given)
+            ran = run_batched(
+                group,
+                self._call,
+                given if len(group) == len(self._stack) else given.take(_places(group)),
+                key=key if plan.draws else None,
+                members=members,
+                ruled=plan.ruled,
+                tensors=mine,
+            )
+            if ran.slots or ran.attributes or ran.buffers or ran.parameters:
+                raise Uncapturable("the members write state in forward")
+            ran.output.positions = list(group.positions)
+            outputs.append(ran.output)
+        return outputs
+
+
+class _Silent(io.StringIO):
+    """Where nothing may be written."""
+
+    def write(self, text: str) -> int:
+        raise Uncapturable("the members print")
+
+
+@contextlib.contextmanager
+def silent() -> Any:
+    """Refuse what is printed inside.
+
+    Raises:
+        Uncapturable: something was.
+    """
+    with contextlib.redirect_stdout(_Silent()):
+        yield
+
+
+def _check(group: Group, given: Arguments) -> None:
+    plan = plan_of(group, given)
+    if plan.alone is not None:
+        raise Uncapturable(f"members run one by one: {plan.alone}")
+    assert not plan.fresh
+    if plan.conditions:
+        raise Uncapturable("members ask tensors for Python values")
+    if plan.writes or plan.copies:
+        raise Uncapturable("members change their inputs or parameters in place")
+
+
+def _places(group: Group) -> Tensor:
+    return torch.tensor(group.positions, device=group.device)
