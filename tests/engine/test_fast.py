@@ -39,7 +39,9 @@ def adamw(stack):
 def trained(engine, nets, steps=6, optimizer=adamw, train_steps=None, **settings):
     stack = ch.Stack(nets, seed=3)
     optimizer = optimizer(stack)
-    step = ch.train_step(stack, F.cross_entropy, optimizer, engine=engine, steps=train_steps, **settings)
+    step = ch.train_step(
+        stack, F.cross_entropy, optimizer, engine=engine, steps=train_steps, **settings
+    )
     x, y = X[: len(nets)].to(next(stack.parameters()).dtype), Y[: len(nets)]
     losses = [step(ch.each(x), ch.each(y)) for _ in range(steps)]
     return stack, torch.stack(losses), step
@@ -203,38 +205,38 @@ def test_settings_states_and_frozen_members_change_between_recorded_steps(monkey
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
+def hooked(engine, nets):
+    """What a hook sees that changes settings and a gradient, and the parameters after it."""
+    found, made = [], []
+
+    def hook(losses):
+        stack, optimizer = made
+        weight = stack.get_parameter("groups.0.first.weight")
+        found.append(weight.grad.clone())
+        if len(found) == 5:
+            optimizer.set(lr=[0.1, 0.2, 0.3])
+        if len(found) == 7:
+            weight.grad[1] = 0
+
+    def make(stack):
+        made[:] = stack, ch.optim.SGD(stack, lr=0.1)
+        return made[1]
+
+    stack, _, _ = trained(engine, nets, steps=9, optimizer=make, before_update=hook)
+    return found + [p.detach() for p in stack.parameters()]
+
+
 def test_a_hook_sees_gradients_and_may_change_the_settings(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
     nets = ch.instances(lambda: Net().double(), 3)
-    seen = {}
-    for engine in ("eager", "compiled"):
-        found = seen[engine] = []
-
-        def hook(losses, found=found):
-            weight = stacks[-1].get_parameter("groups.0.first.weight")
-            found.append(weight.grad.clone())
-            if len(found) == 5:
-                optimizers[-1].set(lr=[0.1, 0.2, 0.3])
-            if len(found) == 7:
-                weight.grad[1] = 0
-
-        stacks, optimizers = [], []
-
-        def make(stack, stacks=stacks, optimizers=optimizers):
-            stacks.append(stack)
-            optimizers.append(ch.optim.SGD(stack, lr=0.1))
-            return optimizers[-1]
-
-        stack, _, _ = trained(engine, nets, steps=9, optimizer=make, before_update=hook)
-        found += [p.detach() for p in stack.parameters()]
-    for one, other in zip(seen["compiled"], seen["eager"], strict=True):
+    for one, other in zip(hooked("compiled", nets), hooked("eager", nets), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_prints_stay_eager_and_are_told(capsys):
     class Talking(Net):
         def forward(self, x):
-            print("here")
+            print("here")  # noqa: T201
             return super().forward(x)
 
     nets = ch.instances(Talking, 3)

@@ -15,6 +15,7 @@ _DEFAULTS: dict[str, Any] = {
     "batch_size": 32,
     "lr": "1e-4:1e-1",
     "seed": 0,
+    "engine": "auto",
 }
 
 
@@ -46,6 +47,7 @@ def fit(
     seed: Annotated[int | None, Parameter(converter=whole(0), show_default=_shown("seed"))] = None,
     device: str | None = None,
     devices: Annotated[str | None, Parameter(metavar="N|auto")] = None,
+    engine: Annotated[str | None, Parameter(metavar="NAME", show_default=_shown("engine"))] = None,
     out: Annotated[str | None, Parameter(metavar="DIR")] = None,
     resume: Annotated[str | None, Parameter(metavar="DIR")] = None,
     checkpoint_every: Annotated[int | None, Parameter(converter=whole(1), metavar="EPOCHS")] = None,
@@ -84,6 +86,8 @@ def fit(
     devices
         Share the members among so many processes of this machine, one a device (or core); auto for
         all there are. torchrun starts the same on several machines.
+    engine
+        What takes the training steps: eager, compiled, or auto, the faster of these over the run.
     out
         A new or empty directory for the run: config.json, environment.json, metrics.jsonl,
         members.csv, members.safetensors, checkpoints. Ctrl-C then ends with a checkpoint.
@@ -113,6 +117,7 @@ def fit(
         "lr": lr,
         "seed": seed,
         "device": device,
+        "engine": engine,
     }
     writing = {"checkpoint_every": checkpoint_every, "keep": keep}
     if resume is not None and out is not None:

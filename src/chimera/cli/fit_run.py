@@ -41,6 +41,7 @@ class Request:
     lr: str
     seed: int
     device: str | None
+    engine: str = "auto"
 
 
 def start(
@@ -98,6 +99,7 @@ def run(
             batch_size=request.batch_size,
             seed=request.seed,
             device=request.device,
+            engine=request.engine,
             out=directory,
             progress=epochs.add,
             config=_config(request, arguments),

@@ -69,7 +69,7 @@ def _request(directory: RunDirectory, config: Mapping[str, Any]) -> Request:
             f"{directory.path / 'config.json'}: does not say how the run was started: {error}"
         ) from error
     kinds = {
-        **dict.fromkeys(("data", "module", "lr"), str),
+        **dict.fromkeys(("data", "module", "lr", "engine"), str),
         **dict.fromkeys(("members", "epochs", "batch_size", "seed"), int),
         "settings": list,
     }

@@ -16,7 +16,7 @@ COMPILING, COMPILING_OPERATION = 3.0, 0.015
 # What a compiled step saves, in seconds, for every operation: its dispatch by Python and autograd.
 SAVED_OPERATION = 10e-6
 # No step was seen that saves more than this by being compiled: so short a run is not recorded.
-FEWEST = 200
+FEWEST = 1500
 
 
 ENGINES = ("eager", "compiled", "auto")
@@ -88,6 +88,17 @@ class Auto(Rule):
 def pays_after(operations: int) -> int:
     """After how many steps of so many recorded operations compiling has paid."""
     return round((COMPILING + COMPILING_OPERATION * operations) / (SAVED_OPERATION * operations))
+
+
+def as_engine(engine: object) -> str:
+    """The name of an engine.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    return str(engine)
 
 
 def rule_of(engine: str) -> Rule | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from chimera.build.inputs import as_inputs
 from chimera.draws.mode import Key, overridden
-from chimera.engine.choice import ENGINES, rule_of
+from chimera.engine.choice import as_engine, rule_of
 from chimera.engine.eager import Eager
 from chimera.engine.fast import Fast
 from chimera.optim.clip import Clip
@@ -45,12 +45,18 @@ class TrainStep:
         self._fast = None if rule is None else Fast(self._eager, rule)
 
     def __call__(self, inputs: Any, *targets: Any) -> Tensor:
+        """Take one step; see ``take``."""
+        return self.take(inputs, targets)
+
+    def take(self, inputs: Any, targets: Sequence[Any], expected: int | None = None) -> Tensor:
         """Take one step.
 
         Args:
             inputs: one input, or ``ch.inputs(...)`` for several; shared by all members, or one a
                 member under ``ch.each``.
             targets: what the loss takes after the output; likewise.
+            expected: how many steps with arguments of these shapes the run has, where that is
+                not ``steps``, as for the last, short batch of an epoch.
 
         Returns:
             The loss of every member before the step ``[members]``, detached.
@@ -60,12 +66,12 @@ class TrainStep:
             TypeError: the loss gives no tensor.
         """
         stack, given = self.stack, as_inputs(inputs)
-        known = arguments((given.args, given.kwargs, targets), {}, len(stack))
+        known = arguments((given.args, given.kwargs, tuple(targets)), {}, len(stack))
         key = overridden(Key(stack.seed, self.optimizer.steps))
 
         if self._fast is None:
             return self._eager.take(known, key)
-        return self._fast.take(known, key, self._steps)
+        return self._fast.take(known, key, expected or self._steps)
 
     def _loss_of(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inputs, named, targets = args
@@ -98,10 +104,13 @@ def train_step(
         clip: the largest L2 norm that all gradients of a member together may have, a number or
             one per member; larger ones are scaled down, as ``torch.nn.utils.clip_grad_norm_``
             does for a module alone. After ``before_update``; None clips nothing.
-        engine: ``"eager"``, or ``"compiled"``: forward and backward of a call that repeats are
-            recorded as one graph, compiled, and used once they agree with eager. A call that
-            needs Python of its members stays eager, with a ``ch.ChimeraWarning``; ``explain``
-            says why. The draws are the same.
+        engine: ``"eager"``; ``"compiled"``: the whole step of a kind that repeats is recorded as
+            one graph, compiled, and used once it agrees with eager; ``"auto"``: the one of these
+            that is faster over the whole run, by a rule. A step that needs Python of its members
+            stays eager, with a ``ch.ChimeraWarning``; ``explain`` says why. The draws are the
+            same. A recorded step leaves no gradients unless ``before_update`` is given.
+        steps: how many steps the run has, for ``"auto"``; unless given, it is compiled when it
+            has been called as often as would have paid for it.
 
     Returns:
         ``step(inputs, *targets)``, which gives the members' losses ``[members]``.
@@ -127,6 +136,4 @@ def train_step(
     mine = {id(parameter) for parameter in stack.parameters()}
     if mine.isdisjoint(id(parameter) for parameter in optimizer.parameters()):
         raise ValueError("optimizer holds none of the stack's parameters; make it from this stack")
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    return TrainStep(stack, loss, optimizer, before_update, clip, engine, steps)
+    return TrainStep(stack, loss, optimizer, before_update, clip, as_engine(engine), steps)

@@ -29,6 +29,7 @@ class Settings:
         batch_size: how many samples a member sees at a step.
         seed: decides orders, learning rates, initial weights of lazy layers, and draws.
         clip: the largest norm of a member's gradients, a number or one a member; None for none.
+        engine: what takes the training steps.
     """
 
     data: Data
@@ -39,6 +40,7 @@ class Settings:
     batch_size: int
     seed: int
     clip: Limits = None
+    engine: str = "auto"
 
     @property
     def chunk(self) -> int:
@@ -76,6 +78,7 @@ def checked(
     batch_size: int,
     seed: int,
     clip: Limits = None,
+    engine: str = "auto",
 ) -> Settings:
     """The settings, defaults filled in.
 

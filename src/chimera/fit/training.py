@@ -66,6 +66,7 @@ class Training:
             self.optimizer,
             before_update=lambda losses: self.quarantine.look(losses, self.epochs + 1),
             clip=settings.clip,
+            engine=settings.engine,
         )
         self.keys = member_keys(settings.seed, stack.members, stack.device)
         self.epochs = self.batch = 0
@@ -129,11 +130,17 @@ class Training:
         rows = order(self.keys, self.epochs, len(part))
         done = self.batch * self.settings.batch_size
         for batch in batches(part, rows[:, done:], self.settings.batch_size):
-            losses = self.step(each(batch.x), each(batch.y))
+            losses = self.step.take(each(batch.x), [each(batch.y)], self._expected(batch))
             self._losses += losses.double() * batch.y.shape[1]
             self.batch += 1
             self._poll()
         return self._losses / len(part)
+
+    def _expected(self, batch: Part) -> int:
+        """How many steps of the run have batches as long as this one."""
+        whole, rest = divmod(len(self.data.train), self.settings.batch_size)
+        is_rest = batch.y.shape[1] == rest
+        return self.settings.epochs * (1 if is_rest else whole)
 
     def figures(self, part: Part) -> Figures:
         """Every member's loss and metric on a part, in evaluation mode."""
