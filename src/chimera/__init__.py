@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from chimera.check import check as check
     from chimera.check import contract as contract
     from chimera.draws import randomness as randomness
+    from chimera.engine import infer as infer
     from chimera.engine import train_step as train_step
     from chimera.fit import LogUniform as LogUniform
     from chimera.fit import fit as fit
@@ -60,7 +61,7 @@ _HOMES = {
     "chimera.paths": ("ChimeraWarning",),
     "chimera.stack": ("Stack", "each", "explain", "save", "load"),
     "chimera.store": ("CheckpointError", "LockedError"),
-    "chimera.engine": ("train_step",),
+    "chimera.engine": ("train_step", "infer"),
     "chimera.summary": ("summary", "Summary"),
     "chimera.verify": ("verify",),
     "chimera.fuse": ("fuse", "unfuse"),

@@ -215,7 +215,7 @@ def test_an_out_that_is_taken_is_refused_before_training(
     else:
         Path("run").mkdir()
         Path("run/mine").write_text("mine")
-    options = ["--members", "3", "--epochs", "1000000", "--out", "run"]
+    options = ["--members", "3", "--epochs", "1000000", "--engine", "eager", "--out", "run"]
     assert main(["fit", "digits", "--module", "mlp", *options]) == 2
     assert f"'run' is {kind}" in capsys.readouterr().err
     assert Path("run" if kind == "a file" else "run/mine").read_text() == "mine"
@@ -260,7 +260,7 @@ def wait_for(file: Path, process: "subprocess.Popen[bytes]") -> None:
 
 def test_ctrl_c_is_one_line_and_130(here: Path) -> None:
     command = [sys.executable, "-m", "chimera", "fit", "digits", "--module", "mlp"]
-    command += ["--members", "2", "--epochs", "1000000", "--out", "run"]
+    command += ["--members", "2", "--epochs", "1000000", "--engine", "eager", "--out", "run"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     wait_for(here / "run/metrics.jsonl", process)
     process.send_signal(signal.SIGINT)

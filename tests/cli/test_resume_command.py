@@ -72,7 +72,7 @@ def steps(out: str) -> list[int]:
 
 def stopped(out: str, number: signal.Signals, epochs: str = "100000") -> str:
     """A run that a signal stopped after its first checkpoint; what it said."""
-    process = chimera(*FIT, "--epochs", epochs, "--out", out)
+    process = chimera(*FIT, "--epochs", epochs, "--engine", "eager", "--out", out)
     wait_for(lambda: bool(steps(out)), process)
     process.send_signal(number)
     printed, told = process.communicate()

@@ -56,7 +56,7 @@ def both():
 
 def test_compiled_equals_eager_draws_buffers_and_frozen_rows(both):
     (eager, losses, _), (stack, others, step) = both
-    assert "1 of 1 kinds of step are compiled" in str(ch.explain(step))
+    assert "1 of 1 kinds of call are recorded" in str(ch.explain(step))
     torch.testing.assert_close(losses, others, rtol=1e-9, atol=1e-12)
     for name, tensor in eager.state_dict().items():
         torch.testing.assert_close(stack.state_dict()[name], tensor, rtol=1e-6, atol=1e-9)
@@ -139,7 +139,10 @@ def test_frozen_members_unequal_members_and_other_shapes(monkeypatch):
 
 def test_an_unknown_engine_is_told():
     stack = ch.Stack(ch.instances(Net, 3))
-    with pytest.raises(ValueError, match="engine must be one of eager, compiled, auto, got 'fast'"):
+    with pytest.raises(
+        ValueError,
+        match="engine must be one of eager, compiled, graphed, auto, measure, got 'fast'",
+    ):
         ch.train_step(stack, F.cross_entropy, ch.optim.SGD(stack, lr=0.1), engine="fast")
 
 
@@ -279,7 +282,7 @@ def test_auto_pays_for_a_compilation_only_in_a_long_run(monkeypatch):
     nets = ch.instances(Net, 3)
     _, _, step = trained("auto", nets, train_steps=50)
     assert not compiled
-    assert "50 steps do not pay" in str(ch.explain(step))
+    assert "50 calls do not pay" in str(ch.explain(step))
     _, _, step = trained("auto", nets, train_steps=10**6)
     assert len(compiled) == 1
     assert "the run has 1000000" in str(ch.explain(step))
@@ -287,6 +290,6 @@ def test_auto_pays_for_a_compilation_only_in_a_long_run(monkeypatch):
     monkeypatch.setattr(choice, "pays_after", lambda operations: 5)
     _, _, step = trained("auto", nets, steps=4)
     assert len(compiled) == 1
-    assert "pays for its compilation after 5 steps; 3 were taken" in str(ch.explain(step))
+    assert "pay for their compilation after 5 calls; there were 3" in str(ch.explain(step))
     _, _, step = trained("auto", nets, steps=6)
     assert len(compiled) == 2

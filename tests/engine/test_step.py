@@ -117,7 +117,7 @@ def test_mistakes_are_told():
     stack = ch.Stack(ch.instances(Net, 2))
     optimizer = ch.optim.SGD(stack, lr=0.1)
     x, y = torch.randn(4, 6), torch.randint(0, 3, (4,))
-    with pytest.raises(TypeError, match="stack must be a ch.Stack, got Net"):
+    with pytest.raises(TypeError, match=r"one of torch\.optim"):
         ch.train_step(Net(), F.cross_entropy, optimizer)
     with pytest.raises(TypeError, match="give an instance of the class"):
         ch.train_step(stack, nn.CrossEntropyLoss, optimizer)

@@ -87,7 +87,8 @@ def fit(
         Share the members among so many processes of this machine, one a device (or core); auto for
         all there are. torchrun starts the same on several machines.
     engine
-        What takes the training steps: eager, compiled, or auto, the faster of these over the run.
+        What takes the training steps: eager, compiled, graphed (on a GPU), measure, which times
+        them, or auto, the fastest over the run by a rule.
     out
         A new or empty directory for the run: config.json, environment.json, metrics.jsonl,
         members.csv, members.safetensors, checkpoints. Ctrl-C then ends with a checkpoint.

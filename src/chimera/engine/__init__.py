@@ -1,5 +1,6 @@
-"""One training step."""
+"""One training or inference step, by the engine that suits it."""
 
+from chimera.engine.infer import infer
 from chimera.engine.step import train_step
 
-__all__ = ["train_step"]
+__all__ = ["infer", "train_step"]

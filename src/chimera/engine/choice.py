@@ -1,39 +1,48 @@
-"""Which engine takes a kind of step: rules that see the step and the run, never a clock.
+"""Which engine takes a kind of call: rules that see the call and the run, never a clock.
 
-``Auto`` was fitted to measurements (``benchmarks/engines.py``, ``benchmarks/results/engines.txt``).
+``Auto`` was fitted to measurements (``benchmarks/engines.py``). Only ``Measured`` looks at a clock.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from chimera.engine.graph import StepGraph
+import torch
+
+from chimera.engine.captured import as_recorded, captured
+from chimera.engine.compiled import compiled
+from chimera.engine.graph import Compile
 from chimera.engine.kinds import Kind
 
+ENGINES = ("eager", "compiled", "graphed", "auto", "measure")
 CALLS_BEFORE = 2
 # What recording and compiling take, in seconds: so much at least, and more for every operation.
 COMPILING, COMPILING_OPERATION = 3.0, 0.015
 # What a compiled step saves, in seconds, for every operation: its dispatch by Python and autograd.
 SAVED_OPERATION = 10e-6
-# No step was seen that saves more than this by being compiled: so short a run is not recorded.
+# A shorter run never pays: it is not even recorded.
 FEWEST = 1500
 
 
-ENGINES = ("eager", "compiled", "auto")
-
-
 class Rule(ABC):
-    """When a kind of step is recorded, and what makes it run."""
+    """When a kind of call is recorded, and what makes it run."""
 
     name: str
+    makes = "compiled"
+    clocked = False
 
     @abstractmethod
     def ready(self, kind: Kind, expected: int | None) -> bool:
         """Whether to record now; where never, the kind's choice and reason say so."""
 
-    @abstractmethod
-    def worth(self, kind: Kind, graph: StepGraph, expected: int | None) -> bool:
-        """Whether what was recorded is to be compiled now."""
+    def worth(self, kind: Kind, operations: int, expected: int | None) -> bool:
+        """Whether what was recorded, of so many operations, is to run now."""
+        kind.reason = "as asked"
+        return True
+
+    def compiler(self) -> Compile:
+        """What makes a recording run."""
+        return compiled
 
 
 class Always(Rule):
@@ -45,17 +54,35 @@ class Always(Rule):
         if expected is None:
             return kind.calls > CALLS_BEFORE
         if expected <= CALLS_BEFORE:
-            kind.choice, kind.reason = "eager", f"{expected} steps of this kind do not pay for it"
+            kind.choice, kind.reason = "eager", f"{expected} calls do not pay for it"
             return False
         return True
 
-    def worth(self, kind: Kind, graph: StepGraph, expected: int | None) -> bool:
-        kind.reason = "as asked"
-        return True
+
+class Graphed(Always):
+    """Every kind that repeats, in a CUDA graph of its recorded operations."""
+
+    name = makes = "graphed"
+
+    def compiler(self) -> Compile:
+        return captured(as_recorded)
+
+
+class Measured(Always):
+    """Every kind that repeats: a few calls of each candidate are timed, and the faster stays."""
+
+    name = "measure"
+    clocked = True
+
+    def __init__(self, makes: str) -> None:
+        self.makes = makes
+
+    def compiler(self) -> Compile:
+        return captured(as_recorded) if self.makes == "graphed" else compiled
 
 
 class Auto(Rule):
-    """Where the steps save more than compiling takes.
+    """Where the calls save more than compiling takes.
 
     Where it is not known how many will come, a kind is compiled when it has been called as often
     as would have paid for it: that is never worse than twice the better of both.
@@ -67,26 +94,38 @@ class Auto(Rule):
         if kind.recorded is not None:
             return kind.calls >= pays_after(kind.recorded.operations)
         if expected is None:
+            if kind.calls < FEWEST:
+                kind.reason = f"fewer than {FEWEST} calls do not pay for a compilation"
             return kind.calls >= FEWEST
         if expected < FEWEST:
-            kind.choice, kind.reason = "eager", f"{expected} steps do not pay for a compilation"
+            kind.choice, kind.reason = "eager", f"{expected} calls do not pay for a compilation"
             return False
         return True
 
-    def worth(self, kind: Kind, graph: StepGraph, expected: int | None) -> bool:
-        needed = pays_after(graph.operations)
-        told = f"a step of {graph.operations} operations pays for its compilation after {needed}"
+    def worth(self, kind: Kind, operations: int, expected: int | None) -> bool:
+        needed = pays_after(operations)
+        told = f"{operations} operations pay for their compilation after {needed} calls"
         if expected is None:
-            kind.reason = f"{told} steps; {kind.calls} were taken"
+            kind.reason = f"{told}; there were {kind.calls}"
             return kind.calls >= needed
-        kind.reason = f"{told} steps; the run has {expected}"
+        kind.reason = f"{told}; the run has {expected}"
         if expected < needed:
             kind.choice = "eager"
         return expected >= needed
 
 
+class AutoOnGpu(Graphed):
+    """A CUDA graph of what repeats: capturing costs no more than a few calls."""
+
+    name = "auto"
+
+    def worth(self, kind: Kind, operations: int, expected: int | None) -> bool:
+        kind.reason = f"one launch takes {operations} operations"
+        return True
+
+
 def pays_after(operations: int) -> int:
-    """After how many steps of so many recorded operations compiling has paid."""
+    """After how many calls of so many recorded operations compiling has paid."""
     return round((COMPILING + COMPILING_OPERATION * operations) / (SAVED_OPERATION * operations))
 
 
@@ -101,6 +140,25 @@ def as_engine(engine: object) -> str:
     return str(engine)
 
 
-def rule_of(engine: str) -> Rule | None:
-    """The rule of an engine; None for eager."""
-    return {"eager": None, "compiled": Always(), "auto": Auto()}[engine]
+def rule_of(engine: str, device: torch.device) -> Rule | None:
+    """The rule of an engine on a device; None for eager.
+
+    Raises:
+        ValueError: there is no such engine, or it needs another device.
+    """
+    on_gpu = device.type == "cuda"
+    match as_engine(engine):
+        case "eager":
+            return None
+        case "compiled":
+            return Always()
+        case "auto":
+            return AutoOnGpu() if on_gpu else Auto()
+        case "measure":
+            return Measured("graphed" if on_gpu else "compiled")
+    if not on_gpu:
+        raise ValueError(
+            f"engine='graphed' captures CUDA graphs, and the parameters are on {device}; "
+            "move them to a GPU, or leave the choice to engine='auto'"
+        )
+    return Graphed()

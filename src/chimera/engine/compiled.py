@@ -13,15 +13,16 @@ from torch.fx import GraphModule
 from chimera.engine.graph import Run
 
 
-def compiled(graph: GraphModule) -> Run:
+def compiled(graph: GraphModule, fixed: Sequence[int] = ()) -> Run:
     """What runs as ``graph`` does, compiled at its first call.
 
     A recording is called with the same kind of arguments for good: what torch would look at again
-    at each call is switched off.
+    at each call is switched off. What it draws of torch's generator is what eager draws.
     """
     options: dict[str, Any] = {
         "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
         "size_asserts": False,
+        "fallback_random": True,
     }
     run: Run = torch.compile(graph, dynamic=False, fullgraph=True, options=options)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from chimera.draws.mode import Key
+from chimera.engine.program import Members
 from chimera.optim.clip import Clip
 from chimera.optim.optimizer import Optimizer
 from chimera.stack.batched import Call
@@ -35,6 +36,27 @@ class Eager:
     ) -> None:
         self.stack, self.call, self.optimizer = stack, call, optimizer
         self.hook, self.clip = hook, clip
+
+    def own(self) -> list[Tensor]:
+        """Every parameter and buffer."""
+        return [tensor for group, _ in self.stack.parts() for tensor in group.tensors()]
+
+    def kind(self, given: Arguments) -> Any:
+        """What a recording holds for good: modes, numbers, frozen rows."""
+        return (*self.stack.modes().items(), self.stack.constants())
+
+    def serves(self, key: Key) -> bool:
+        """Whether a recording draws what this call is to draw."""
+        same = (key.seed, key.call) == (self.stack.seed, 0)
+        return same and isinstance(key.step, int)
+
+    def program(self, given: Arguments) -> Members:
+        """The losses as a function of tensors.
+
+        Raises:
+            Uncapturable: they are more.
+        """
+        return Members(self.stack, self.call, given)
 
     def take(self, given: Arguments, key: Key) -> Tensor:
         """One step; the losses ``[members]``, detached."""

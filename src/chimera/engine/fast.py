@@ -7,8 +7,10 @@ has no recording stays eager, which is said once and shown by ``explain``.
 
 from __future__ import annotations
 
+import statistics
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +18,10 @@ from torch import Tensor, nn
 
 from chimera.draws.mode import Key
 from chimera.engine.choice import Rule
-from chimera.engine.compiled import compiled
 from chimera.engine.eager import Eager
 from chimera.engine.graph import Between, StepGraph, relative
-from chimera.engine.kinds import Kind, kind_of
-from chimera.engine.program import Program, Uncapturable
+from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
+from chimera.engine.program import Uncapturable
 from chimera.optim.recording import Recording, Unrecordable
 from chimera.optim.recordings import recording_of
 from chimera.paths.notice import ChimeraWarning
@@ -30,6 +31,8 @@ APART = 1e-3
 # A recording's first step is taken on copies, for the eager one to be compared with. Of a stack
 # with more bytes than this only the losses are compared.
 COPIED_UP_TO = 256 << 20
+# Where the engine is measured: so many steps of each candidate, in turn.
+ROUNDS = 5
 
 
 class Fast:
@@ -42,10 +45,15 @@ class Fast:
 
     def __init__(self, eager: Eager, rule: Rule) -> None:
         self._eager, self.rule = eager, rule
-        self.kinds: dict[Any, Kind] = {}
+        self._kinds: dict[Any, Kind] = {}
         self._said: set[str] = set()
         self._recording: Recording | None = None
-        self._served = "compiled"
+        self.preferred: dict[str, str] = {}
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """All kinds that came, each once."""
+        return list({id(kind): kind for kind in self._kinds.values()}.values())
 
     def take(self, given: Arguments, key: Key, expected: int | None) -> Tensor:
         """One step; the losses ``[members]``, detached.
@@ -56,18 +64,31 @@ class Fast:
             expected: how many steps of this kind the run has, where that is known.
         """
         eager = self._eager
-        if (key.seed, key.call) != (eager.stack.seed, 0) or not isinstance(key.step, int):
+        if not eager.serves(key):
             return eager.take(given, key)
+        assert isinstance(key.step, int)
         kind = self._kind(given)
         kind.calls += 1
         if kind.graph is not None:
+            if self.rule.clocked and not kind.choice:
+                return self._timed(kind, given, key)
             return self._by(kind.graph, given, key.step)
-        if kind.choice == "eager" or not self.rule.ready(kind, expected):
+        if kind.choice == "eager" or not self._ready(kind, expected):
             return eager.take(given, key)
         return self._first(kind, given, key, expected)
 
+    def _ready(self, kind: Kind, expected: int | None) -> bool:
+        known = self.preferred.get(kind.name)
+        if known == "eager":
+            kind.choice, kind.reason = "eager", "as the run chose before"
+            return False
+        return known is not None or self.rule.ready(kind, expected)
+
     def _kind(self, given: Arguments) -> Kind:
-        return self.kinds.setdefault(self._key(given), Kind())
+        key = self._key(given)
+        if key not in self._kinds:
+            self._kinds[key] = Kind(name_of(given))
+        return self._kinds[key]
 
     def _key(self, given: Arguments) -> Any:
         told: Any = None
@@ -76,22 +97,24 @@ class Fast:
                 told = self._recording.kind
             except Unrecordable as error:
                 told = str(error)
-        return kind_of(self._eager.stack, given), told
+        return shapes_of(given, self._eager.own()), self._eager.kind(given), told
 
     def _by(self, graph: StepGraph, given: Arguments, step: int) -> Tensor:
         """A step that a recording takes."""
+        assert graph.recording is not None
         if not graph.parted:
             self._eager.optimizer.zero_grad()
         before = self._eager.optimizer.steps
         losses = graph.run(graph.tensors(), given, step, self._between(graph))
         if self._eager.optimizer.steps == before:
             graph.recording.done()
-        return losses
+        return losses.clone() if self.rule.makes == "graphed" else losses
 
     def _between(self, graph: StepGraph) -> Between | None:
         if not graph.parted:
             return None
-        eager, kind = self._eager, graph.recording.kind
+        assert graph.recording is not None
+        eager, recording, kind = self._eager, graph.recording, graph.recording.kind
 
         def between(losses: Tensor, grads: list[Tensor | None]) -> list[Tensor | None] | None:
             parameters = graph.parameters()
@@ -101,18 +124,38 @@ class Fast:
             eager.hook(losses)
             found = [parameter.grad for parameter in parameters]
             alike = [grad is None for grad in found] == [grad is None for grad in grads]
-            if alike and graph.recording.kind == kind:
+            if alike and recording.kind == kind:
                 return found
             eager.move()  # the settings are others than were recorded
             return None
 
         return between
 
+    def _timed(self, kind: Kind, given: Arguments, key: Key) -> Tensor:
+        """A step of the candidate whose turn it is; after the last round the faster is chosen."""
+        assert isinstance(key.step, int)
+        names = ("eager", self.rule.makes)
+        name = min(names, key=lambda one: len(kind.seconds.setdefault(one, [])))
+        start = _now(given)
+        if name == "eager":
+            losses = self._eager.take(given, key)
+        else:
+            losses = self._by(kind.graph, given, key.step)
+        kind.seconds[name].append(_now(given) - start)
+        if all(len(kind.seconds[one]) >= ROUNDS for one in names):
+            found = {one: statistics.median(kind.seconds[one]) for one in names}
+            kind.choice = min(names, key=found.__getitem__)
+            told = ", ".join(f"{one} {1000 * seconds:.2f} ms" for one, seconds in found.items())
+            kind.reason = f"measured: {told}"
+            if kind.choice == "eager":
+                kind.graph = None
+        return losses
+
     def _first(self, kind: Kind, given: Arguments, key: Key, expected: int | None) -> Tensor:
         """A step both ways; an error of the recording or of the compiler leaves the eager one."""
         eager, step = self._eager, key.step
         assert isinstance(step, int)
-        own = [tensor for group, _ in eager.stack.parts() for tensor in group.tensors()]
+        own = eager.own()
         buffers = [tensor for tensor in own if not isinstance(tensor, nn.Parameter)]
         small = sum(tensor.nbytes for tensor in own) <= COPIED_UP_TO
         before = [tensor.detach().clone() for tensor in (own if small else buffers)]
@@ -120,9 +163,9 @@ class Fast:
         graph: StepGraph | None = None
         try:
             graph = kind.recorded = kind.recorded or self._recorded(given)
-            self.kinds[self._key(given)] = kind
-            if self.rule.worth(kind, graph, expected):
-                graph.compile(compiled)
+            self._kinds[self._key(given)] = kind
+            if self._worth(kind, graph, expected):
+                graph.compile(self.rule.compiler())
                 if not small:
                     _put(buffers, before)
                     return self._unseen(kind, graph, given, step, losses)
@@ -133,24 +176,33 @@ class Fast:
                 graph = None
         except Exception as error:  # noqa: BLE001 - of recording or of the compiler: eager serves
             graph = None
-            self._refuse(kind, _why(error))
+            self._refuse(kind, why(error))
         if graph is None:
             eager.update(losses)
             return losses
+        assert graph.recording is not None
         told = graph.recording.kind
         eager.update(losses)
         if graph.recording.kind == told:  # else the hook changed the settings; there comes another
             apart = graph.tensors().apart(stand, [losses], [results], before)
             if apart > APART:
-                self._refuse(
-                    kind,
-                    f"the recorded step differs from eager by {apart:.1e}",
-                )
+                self._refuse(kind, f"the recorded step differs from eager by {apart:.1e}")
             else:
                 graph.tensors().take_over(stand)
-                kind.graph, kind.choice = graph, self._served
+                self._serve(kind, graph)
                 return results
         return losses
+
+    def _worth(self, kind: Kind, graph: StepGraph, expected: int | None) -> bool:
+        if kind.name in self.preferred:
+            kind.reason = "as the run chose before"
+            return True
+        return self.rule.worth(kind, graph.operations, expected)
+
+    def _serve(self, kind: Kind, graph: StepGraph) -> None:
+        kind.graph = graph
+        if not self.rule.clocked or kind.name in self.preferred:
+            kind.choice = self.rule.makes
 
     def _unseen(
         self, kind: Kind, graph: StepGraph, given: Arguments, step: int, losses: Tensor
@@ -161,12 +213,12 @@ class Fast:
         if apart > APART:
             self._refuse(kind, f"the recorded losses differ from eager by {apart:.1e}")
         else:
-            kind.graph, kind.choice = graph, self._served
+            self._serve(kind, graph)
         return results
 
     def _recorded(self, given: Arguments) -> StepGraph:
         eager = self._eager
-        program = Program(eager.stack, eager.call, given)
+        program = eager.program(given)
         parted = eager.hook is not None
         if self._recording is None:
             tensors = program.tensors()
@@ -176,21 +228,22 @@ class Fast:
 
     def _refuse(self, kind: Kind, reason: str) -> None:
         kind.choice, kind.reason = "eager", reason
-        if reason not in self._said:
-            self._said.add(reason)
-            warnings.warn(f"the step runs eagerly: {reason}", ChimeraWarning, stacklevel=5)
+        refuse(reason, self._said, "the step")
 
     def notes(self) -> list[str]:
         """Whole sentences for ``explain``."""
-        kinds = list({id(kind): kind for kind in self.kinds.values()}.values())
-        fast = sum(kind.graph is not None for kind in kinds)
-        notes = [f"engine {self.rule.name}: {fast} of {len(kinds)} kinds of step are compiled"]
-        reasons = dict.fromkeys((kind.choice, kind.reason) for kind in kinds if kind.reason)
-        told = {"eager": "runs eagerly", "": "runs eagerly so far"}
-        return notes + [
-            f"engine {self.rule.name}: a kind of step {told.get(choice, 'is ' + choice)}: {why}"
-            for choice, why in reasons
-        ]
+        return notes_of(self.rule.name, self.kinds)
+
+    def prefer(self, choices: Mapping[str, str]) -> None:
+        """Choose as was chosen before, by the names of kinds."""
+        self.preferred = dict(choices)
+
+
+def refuse(reason: str, said: set[str], what: str) -> None:
+    """Say once why something runs eagerly."""
+    if reason not in said:
+        said.add(reason)
+        warnings.warn(f"{what} runs eagerly: {reason}", ChimeraWarning, stacklevel=6)
 
 
 @torch.no_grad()
@@ -199,7 +252,15 @@ def _put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         tensor.copy_(value)
 
 
-def _why(error: Exception) -> str:
+def _now(given: Arguments) -> float:
+    devices = {leaf.device.type for leaf in given.leaves if isinstance(leaf, Tensor)}
+    if devices - {"cpu"}:
+        torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
+def why(error: Exception) -> str:
+    """In a line, why a recording or its compilation failed."""
     if isinstance(error, (Uncapturable, Unrecordable)):
         return str(error)
     text = next((line for line in str(error).strip().split("\n") if line.strip()), "")

@@ -28,7 +28,8 @@ from chimera.stack.each import Arguments
 LARGEST = 4000
 
 Run = Callable[..., Sequence[Tensor | None]]
-Compile = Callable[[GraphModule], Run]
+Compile = Callable[[GraphModule, Sequence[int]], Run]
+"""Takes a recording, and the places of the arguments that are the same tensors at every call."""
 Between = Callable[[Tensor, list[Tensor | None]], list[Tensor | None] | None]
 
 
@@ -96,7 +97,7 @@ class StepGraph:
 
     Args:
         program: what gives the losses.
-        recording: the optimizer's step.
+        recording: the optimizer's step; None where another takes it, between.
         clip: scales the gradients; None leaves them.
         given: arguments of all members; the graph takes others of the same shapes.
         parted: whether something is called between the backward pass and the update.
@@ -111,7 +112,7 @@ class StepGraph:
     def __init__(
         self,
         program: Program,
-        recording: Recording,
+        recording: Recording | None,
         clip: Clip | None,
         given: Arguments,
         *,
@@ -125,13 +126,15 @@ class StepGraph:
         self.parted = parted
         with torch.no_grad():
             if parted:
-                first = _recorded(self._gradients, [*tensors.own, *moving, step])
+                first = recorded(self._gradients, [*tensors.own, *moving, step])
+                self._graphs = [first]
+            if parted and recording is not None:
                 grads = [torch.empty_like(tensors.own[i]) for i in self._trained()]
                 rest = [*tensors.own, *tensors.state, *self.numbers(), *grads]
-                self._graphs = [first, _recorded(self._update, rest)]
-            else:
+                self._graphs.append(recorded(self._update, rest))
+            if not parted:
                 flat = [*tensors.own, *tensors.state, *self.numbers(), *moving, step]
-                self._graphs = [_recorded(self._whole, flat)]
+                self._graphs = [recorded(self._whole, flat)]
         self.operations = sum(len(graph.graph.nodes) for graph in self._graphs)
         if self.operations > LARGEST:
             raise Uncapturable(f"a graph of {self.operations} operations takes too long to compile")
@@ -139,15 +142,24 @@ class StepGraph:
 
     def compile(self, compiler: Compile) -> None:
         """Let what ``compiler`` makes of the recordings run in their place."""
-        self._runs = [compiler(graph) for graph in self._graphs]
+        kept = self._sizes[0] + self._sizes[1]
+        self._runs = [compiler(self._graphs[0], range(self._sizes[0] if self.parted else kept))]
+        if len(self._graphs) > 1:
+            count = sum(self._used)
+            grads = range(-count, 0)
+            self._runs.append(compiler(self._graphs[1], [*range(kept), *grads]))
 
     def tensors(self) -> Tensors:
         """What the step changes, now."""
         own = [tensor.detach() for tensor in self._program.tensors()]
+        if self.recording is None:
+            return Tensors(own, [], [])
         return Tensors(own, self.recording.state(), self.recording.state_names())
 
     def numbers(self) -> list[Tensor]:
         """What else the coming step takes of the optimizer."""
+        if self.recording is None:
+            return []
         like = self._program.tensors()[0]
         limit = [] if self._clip is None else [self._clip.limits(like.device, wide(like))]
         return [*self.recording.factors(), *limit]
@@ -182,8 +194,7 @@ class StepGraph:
             (losses,) = run(*tensors.own, *tensors.state, *numbers, *moving, self.step_of(step))
             assert losses is not None
             return losses
-        first, second = self._runs
-        losses, *grads = first(*tensors.own, *moving, self.step_of(step))
+        losses, *grads = self._runs[0](*tensors.own, *moving, self.step_of(step))
         assert losses is not None
         found = iter(grads)
         every = [next(found) if used else None for used in self._used]
@@ -192,8 +203,12 @@ class StepGraph:
             if after is None:
                 return losses
             every, numbers = after, self.numbers()
-        second(*tensors.own, *tensors.state, *numbers, *(g for g in every if g is not None))
+        self._runs[1](*tensors.own, *tensors.state, *numbers, *(g for g in every if g is not None))
         return losses
+
+    def owners(self) -> list[Tensor]:
+        """The parameters and buffers themselves, in the order of ``tensors().own``."""
+        return self._program.tensors()
 
     def parameters(self) -> list[Tensor]:
         """The parameters that may get a gradient, in the order of the gradients."""
@@ -236,7 +251,7 @@ class StepGraph:
             grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
         for i in self._program.buffers:
             own[i].copy_(written[i])
-        return losses.detach().view(-1), list(grads)
+        return losses.detach().reshape(self._program.shape), list(grads)
 
     def _update(self, *flat: Tensor) -> list[Tensor]:
         own, rest = flat[: self._sizes[0]], list(flat[self._sizes[0] :])
@@ -256,10 +271,11 @@ class StepGraph:
             grads = self._clip.scaled(trained, grads, numbers[-1])
             numbers = numbers[:-1]
         parameters = [own[i] for i in self._program.trained]
+        assert self.recording is not None
         self.recording.apply(parameters, grads, state, numbers)
 
 
-def _recorded(function: Callable[..., list[Tensor]], flat: list[Tensor]) -> GraphModule:
+def recorded(function: Callable[..., list[Tensor]], flat: list[Tensor]) -> GraphModule:
     """``function`` as a graph; nothing is computed, and the tensors stay as they are."""
     recorded = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
     assert isinstance(recorded, GraphModule)

@@ -1,45 +1,67 @@
-"""Kinds of step: what one recording serves, and what is known of it."""
+"""Kinds of call: what one recording serves, and what is known of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from chimera.engine.graph import StepGraph
 from chimera.stack.each import Arguments
-from chimera.stack.stack import Stack
 
 
 @dataclass(slots=True)
 class Kind:
-    """What is known of one kind of step.
+    """What is known of one kind of call.
 
     Attributes:
+        name: the shapes of its arguments, for people and files.
         calls: how many there were.
-        graph: what takes such a step, once it serves.
+        graph: what takes such a call, once it serves.
         recorded: the same before it serves.
         choice: ``"eager"``, another engine, or empty where nothing is chosen yet.
         reason: why.
-        seconds: of a step, by engine, where they were measured.
+        seconds: of calls, by engine, where they are measured.
     """
 
+    name: str = ""
     calls: int = 0
-    graph: StepGraph | None = None
-    recorded: StepGraph | None = None
+    graph: Any = None
+    recorded: Any = None
     choice: str = ""
     reason: str = ""
-    seconds: dict[str, float] | None = None
+    seconds: dict[str, list[float]] = field(default_factory=dict)
 
 
-def kind_of(stack: Stack, given: Arguments) -> Any:
-    """What a recording depends on: shapes, modes, dtypes, frozen rows, autocast."""
+def shapes_of(given: Arguments, own: Sequence[Tensor]) -> Any:
+    """What a recording depends on: shapes, dtypes, devices, what gets a gradient, autocast."""
     shapes = tuple(
         (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf)
         for leaf in given.leaves
     )
-    modes = (*stack.modes().items(), stack.constants())
-    state = tuple((p.dtype, p.device, p.requires_grad) for p in stack.parameters())
-    return (given.shape, tuple(given.own), shapes, modes, state, torch.is_autocast_enabled("cpu"))
+    state = tuple((tensor.dtype, tensor.device, tensor.requires_grad) for tensor in own)
+    device = own[0].device.type if own else "cpu"
+    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return (given.shape, tuple(given.own), shapes, state, cast)
+
+
+def name_of(given: Arguments) -> str:
+    """The shapes of the arguments, in a line."""
+    return ", ".join(
+        "x".join(map(str, leaf.shape)) or "number" if isinstance(leaf, Tensor) else f"{leaf!r:.20}"
+        for leaf in given.leaves
+    )
+
+
+def notes_of(engine: str, kinds: Sequence[Kind]) -> list[str]:
+    """Whole sentences for ``explain``."""
+    fast = sum(kind.graph is not None for kind in kinds)
+    notes = [f"engine {engine}: {fast} of {len(kinds)} kinds of call are recorded"]
+    told = {"eager": "runs eagerly", "": "runs eagerly so far"}
+    return notes + [
+        f"engine {engine}: {kind.name} {told.get(kind.choice, 'is ' + kind.choice)}: {kind.reason}"
+        for kind in kinds
+        if kind.reason
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,19 @@ class Uncapturable(Exception):
     """A call that is more than tensor operations; the text says why."""
 
 
-class Program:
+class Program(Protocol):
+    """One kind of call, of a Stack or of one network."""
+
+    trained: list[int]
+    buffers: list[int]
+    shape: tuple[int, ...]
+
+    def tensors(self) -> list[Tensor]: ...
+    def moving(self, given: Arguments) -> list[Tensor]: ...
+    def outputs(self, tensors: Sequence[Tensor], moving: Sequence[Tensor], step: Tensor) -> Any: ...
+
+
+class Members:
     """One kind of call of a Stack.
 
     Args:
@@ -37,6 +49,8 @@ class Program:
 
     Attributes:
         trained: places, among ``tensors()``, of what gets a gradient.
+        buffers: places of the buffers.
+        shape: of the losses.
 
     Raises:
         Uncapturable: the call is more than tensor operations.
@@ -45,6 +59,7 @@ class Program:
     def __init__(self, stack: Stack, call: Call, given: Arguments) -> None:
         self._stack, self._call, self._given = stack, call, given
         self._groups = stack.parts()
+        self.shape: tuple[int, ...] = (len(stack),)
         for group, _ in self._groups:
             _check(group, given)
         tensors = self.tensors()

@@ -1,10 +1,11 @@
-"""One training step of all members of a Stack: forward, loss, backward, optimizer."""
+"""One training step: of all members of a Stack, or of one network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from chimera.build.inputs import as_inputs
@@ -12,37 +13,56 @@ from chimera.draws.mode import Key, overridden
 from chimera.engine.choice import as_engine, rule_of
 from chimera.engine.eager import Eager
 from chimera.engine.fast import Fast
+from chimera.engine.single import Single, plain_arguments
 from chimera.optim.clip import Clip
 from chimera.optim.optimizer import Optimizer
 from chimera.stack.each import arguments
-from chimera.stack.explain import Explanation
+from chimera.stack.explain import Explanation, explain
 from chimera.stack.rules import stacked_loss
 from chimera.stack.stack import Stack
 
 Loss = Callable[..., Tensor]
+Hook = Callable[[Tensor], None]
+Limit = float | Sequence[float] | Tensor | None
 
 
 class TrainStep:
-    """A training step; made by ``train_step``."""
+    """A training step; made by ``train_step``.
+
+    Args:
+        module: a Stack, or one network.
+        loss: of one member.
+        optimizer: of the module's parameters.
+        before_update: called with the losses before the update.
+        clip: the largest norm of a member's gradients.
+        engine: what takes the step.
+        steps: how many there will be, where that is known.
+    """
 
     def __init__(
         self,
-        stack: Stack,
+        module: nn.Module,
         loss: Loss,
-        optimizer: Optimizer,
-        before_update: Callable[[Tensor], None] | None = None,
-        clip: Any = None,
+        optimizer: Any,
+        before_update: Hook | None = None,
+        clip: Limit = None,
         engine: str = "auto",
         steps: int | None = None,
     ) -> None:
-        self.stack, self.loss, self.optimizer = stack, loss, optimizer
-        self.engine = engine
+        self.module, self.optimizer, self.engine = module, optimizer, engine
         self._steps = steps
-        self._stacked_loss = stacked_loss(loss)
-        limit = None if clip is None else Clip(stack, clip)
-        self._eager = Eager(stack, self._loss_of, optimizer, before_update, limit)
-        rule = rule_of(engine)
-        self._fast = None if rule is None else Fast(self._eager, rule)
+        place = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+        rule = rule_of(engine, place)
+        self._fast: Fast | None = None
+        if isinstance(module, Stack):
+            self._loss = stacked_loss(loss)
+            limit = None if clip is None else Clip(module, clip)
+            self._eager = Eager(module, self._loss_of, optimizer, before_update, limit)
+            self._fast = None if rule is None else Fast(self._eager, rule)
+        else:
+            self._loss = loss
+            most = None if clip is None else _one_limit(clip)
+            self._single = Single(module, self._loss_of, optimizer, before_update, most, rule)
 
     def __call__(self, inputs: Any, *targets: Any) -> Tensor:
         """Take one step; see ``take``."""
@@ -59,54 +79,90 @@ class TrainStep:
                 not ``steps``, as for the last, short batch of an epoch.
 
         Returns:
-            The loss of every member before the step ``[members]``, detached.
+            The loss of every member before the step ``[members]``, detached; of one network one
+            number.
 
         Raises:
             ValueError: a member's loss is no single number, or depends on no parameter.
             TypeError: the loss gives no tensor.
         """
-        stack, given = self.stack, as_inputs(inputs)
+        given, expected = as_inputs(inputs), expected or self._steps
+        stack = self.module
+        if not isinstance(stack, Stack):
+            return self._single.take(plain_arguments(given, targets), expected)
         known = arguments((given.args, given.kwargs, tuple(targets)), {}, len(stack))
         key = overridden(Key(stack.seed, self.optimizer.steps))
-
         if self._fast is None:
             return self._eager.take(known, key)
-        return self._fast.take(known, key, expected or self._steps)
+        return self._fast.take(known, key, expected)
 
     def _loss_of(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inputs, named, targets = args
-        return self._stacked_loss(module(*inputs, **named), *targets)
+        return self._loss(module(*inputs, **named), *targets)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is chosen what takes steps of every kind that came, and one did."""
+        if self.engine == "eager":
+            return True
+        kinds = self._fast.kinds if self._fast is not None else self._single.kinds
+        return bool(kinds) and all(kind.choice for kind in kinds)
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What takes the steps, by the shapes of their arguments; what is open is left out."""
+        kinds = [] if self._fast is None else self._fast.kinds
+        return {kind.name: kind.choice for kind in kinds if kind.choice}
+
+    def prefer(self, choices: Mapping[str, str]) -> None:
+        """Choose what another step like this one chose, so that a run goes on as it began."""
+        if self._fast is not None:
+            self._fast.prefer(choices)
 
     def __explain__(self) -> Explanation:
-        explained = self.stack.__explain__()
-        notes = ["engine eager: as asked"] if self._fast is None else self._fast.notes()
-        return Explanation(explained.rows, (*explained.notes, *notes))
+        if not isinstance(self.module, Stack):
+            told = explain(self.module)
+            rows, notes = getattr(told, "rows", ()), getattr(told, "notes", (str(told),))
+            return Explanation(rows, (*notes, *self._single.notes()))
+        told = self.module.__explain__()
+        own = ["engine eager: as asked"] if self._fast is None else self._fast.notes()
+        return Explanation(told.rows, (*told.notes, *own))
+
+
+def _one_limit(clip: Any) -> float:
+    if isinstance(clip, bool) or not isinstance(clip, int | float):
+        raise TypeError(f"clip is one number for one network; got {clip!r:.60}")
+    if not clip >= 0:
+        raise ValueError(f"clip is 0 or more; got {clip:g}.")
+    return float(clip)
 
 
 def train_step(
-    stack: Stack,
+    stack: nn.Module,
     loss: Loss,
-    optimizer: Optimizer,
+    optimizer: Optimizer | torch.optim.Optimizer,
     *,
-    before_update: Callable[[Tensor], None] | None = None,
-    clip: float | Sequence[float] | Tensor | None = None,
+    before_update: Hook | None = None,
+    clip: Limit = None,
     engine: str = "auto",
     steps: int | None = None,
 ) -> TrainStep:
-    """A callable that trains every member of a Stack by one step.
+    """A callable that trains every member of a Stack, or one network, by one step.
 
     Args:
-        stack: the members.
+        stack: the members, a Stack; or any other module, which is one network.
         loss: ``loss(output, *targets)`` of ONE member, one number.
-        optimizer: a ``ch.optim`` optimizer over the stack's parameters.
+        optimizer: a ``ch.optim`` optimizer over the stack's parameters; of one network one of
+            ``torch.optim``, whose own step follows what is recorded.
         before_update: called with the losses ``[members]`` once every parameter has its gradient,
             before the optimizer moves them.
         clip: the largest L2 norm that all gradients of a member together may have, a number or
             one per member; larger ones are scaled down, as ``torch.nn.utils.clip_grad_norm_``
             does for a module alone. After ``before_update``; None clips nothing.
         engine: ``"eager"``; ``"compiled"``: the whole step of a kind that repeats is recorded as
-            one graph, compiled, and used once it agrees with eager; ``"auto"``: the one of these
-            that is faster over the whole run, by a rule. A step that needs Python of its members
+            one graph, compiled, and used once it agrees with eager; ``"graphed"``: recorded, and
+            captured in a CUDA graph; ``"auto"``: the one of these that is fastest over the whole
+            run, by a rule; ``"measure"``: by a clock. A step that needs Python of its members
             stays eager, with a ``ch.ChimeraWarning``; ``explain`` says why. The draws are the
             same. A recorded step leaves no gradients unless ``before_update`` is given.
         steps: how many steps the run has, for ``"auto"``; unless given, it is compiled when it
@@ -120,20 +176,38 @@ def train_step(
         ValueError: the optimizer holds none of the stack's parameters; ``clip`` is below 0, or
             not one per member; ``engine`` is unknown.
     """
-    if not isinstance(stack, Stack):
-        raise TypeError(
-            f"stack must be a ch.Stack, got {type(stack).__name__}; "
-            "ch.Stack([module]) makes one of a single module"
-        )
+    if not isinstance(stack, nn.Module):
+        raise TypeError(f"stack must be a ch.Stack or a module, got {type(stack).__name__}")
     if isinstance(loss, type) or not callable(loss):
         mend = "; give an instance of the class" if isinstance(loss, type) else ""
         raise TypeError(f"loss must be callable as loss(output, *targets), got {loss!r:.60}{mend}")
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            "optimizer must be a ch.optim optimizer, such as ch.optim.AdamW(stack, lr=1e-3), "
-            f"got {type(optimizer).__name__}"
-        )
-    mine = {id(parameter) for parameter in stack.parameters()}
-    if mine.isdisjoint(id(parameter) for parameter in optimizer.parameters()):
-        raise ValueError("optimizer holds none of the stack's parameters; make it from this stack")
+    check_optimizer(stack, optimizer)
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise ValueError(f"steps is how many steps the run has, 1 or more; got {steps!r}")
     return TrainStep(stack, loss, optimizer, before_update, clip, as_engine(engine), steps)
+
+
+def check_optimizer(module: nn.Module, optimizer: Any) -> None:
+    """Refuse an optimizer that cannot train ``module``."""
+    what = "stack" if isinstance(module, Stack) else "network"
+    if isinstance(module, Stack):
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                "optimizer must be a ch.optim optimizer, such as ch.optim.AdamW(stack, lr=1e-3), "
+                f"got {type(optimizer).__name__}"
+            )
+        held = {id(parameter) for parameter in optimizer.parameters()}
+    else:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(
+                "optimizer of one network must be one of torch.optim, such as "
+                f"torch.optim.AdamW(network.parameters()), got {type(optimizer).__name__}; "
+                "ch.Stack([network]) makes a stack of a single module"
+            )
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise TypeError("optimizer: LBFGS takes several passes a step, and a step has one")
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if held.isdisjoint(id(parameter) for parameter in module.parameters()):
+        raise ValueError(
+            f"optimizer holds none of the {what}'s parameters; make it from this {what}"
+        )

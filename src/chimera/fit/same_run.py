@@ -11,14 +11,14 @@ from chimera.paths.structure import own_attributes
 from chimera.stack import Stack
 from chimera.stack.carry import as_text
 
-_MAY_CHANGE = frozenset({"run", "writing"})
+_MAY_CHANGE = frozenset({"run", "writing", "choices"})
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise ValueError with key, old and new value where two configs differ.
 
-    The run's own id, and how often it is written down, may differ.
+    The run's own id, how often it is written down, and what engines it chose, may differ.
     """
     found = differences(old, new)
     if found:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from chimera.draws.seeds import as_seed
+from chimera.engine.choice import as_engine
 from chimera.fit.data import Data
 from chimera.fit.losses import Loss, task_loss
 from chimera.fit.metrics import Custom, Metric, MetricFunction, task_metric
@@ -115,6 +116,7 @@ def checked(
         batch_size=batch_size,
         seed=as_seed(seed),
         clip=clip,
+        engine=as_engine(engine),
     )
 
 

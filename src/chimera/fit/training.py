@@ -213,7 +213,7 @@ class Training:
             for name, tensor in tensors.items():
                 mine[name, member_path(parameter)] = tensor.detach().to("cpu", copy=True)
         return Standing(
-            config=config,
+            config=config | {"choices": self.step.choices},
             step=self.optimizer.steps,
             epoch=self.epochs,
             batch=self.batch,
@@ -235,6 +235,7 @@ class Training:
             ValueError: it does not fit these members and this optimizer.
         """
         stack = self.stack
+        self.step.prefer(standing.config.get("choices", {}))
         self.carried.put(standing.groups)
         state = self.optimizer.state_dict() | {"steps": standing.step, "state": {}}
         for g, kept in enumerate(standing.optimizer):

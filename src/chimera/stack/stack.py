@@ -135,6 +135,10 @@ class Stack(nn.Module):
             self.calls, self._evaluations = counted
             raise
 
+    def count_call(self) -> None:
+        """Note a call that ran elsewhere, for the draws of later ones."""
+        self._next_key()
+
     def _next_key(self) -> Key:
         key = Key(self.seed, self.calls)
         if any(group.template.training for group in self._groups):

@@ -1,0 +1,129 @@
+"""What a step of one plain network computes, as a function of tensors.
+
+Contract: as ``program.Program`` has it for a Stack. Draws come from torch's own generator, in the
+order in which the network makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from chimera.engine.program import Uncapturable, silent
+from chimera.stack.each import Arguments
+
+Call = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Network:
+    """One kind of call of a plain module.
+
+    Args:
+        module: the network.
+        call: gives its loss, or its output.
+        given: the arguments; others of the same shapes may stand for them.
+
+    Attributes:
+        trained: places, among ``tensors()``, of what gets a gradient.
+        buffers: places of the buffers.
+        shape: of the loss.
+
+    Raises:
+        Uncapturable: the module has hooks.
+    """
+
+    shape: tuple[int, ...] = ()
+
+    def __init__(self, module: nn.Module, call: Call, given: Arguments) -> None:
+        self._module, self._call, self._given = module, call, given
+        for path, part in module.named_modules():
+            if any(getattr(part, name, None) for name in _HOOKS):
+                raise Uncapturable(f"hooks ({path or 'the module itself'}) are Python")
+        self._names = [name for name, _ in named(module)]
+        tensors = self.tensors()
+        for name, tensor in zip(self._names, tensors, strict=True):
+            if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+                raise Uncapturable(f"hooks ({name}) are Python")
+        self.trained = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+        self.buffers = [i for i, t in enumerate(tensors) if not isinstance(t, nn.Parameter)]
+
+    def tensors(self) -> list[Tensor]:
+        """The parameters and buffers, each once."""
+        return [tensor for _, tensor in named(self._module)]
+
+    def moving(self, given: Arguments) -> list[Tensor]:
+        """The tensors among the arguments."""
+        return [leaf for leaf in given.leaves if isinstance(leaf, Tensor)]
+
+    def outputs(self, tensors: Sequence[Tensor], moving: Sequence[Tensor], step: Tensor) -> Any:
+        """What the call gives.
+
+        Args:
+            tensors: to stand for ``tensors()``; buffers among them are changed in place.
+            moving: to stand for ``moving(given)``.
+            step: says nothing here.
+
+        Raises:
+            Uncapturable: the network prints, or writes state.
+        """
+        arguments = iter(moving)
+        leaves = [next(arguments) if isinstance(x, Tensor) else x for x in self._given.leaves]
+        inputs, options = self._given.rebuild(leaves)
+        stand = dict(zip(self._names, tensors, strict=True))
+        holder = _Called(self._module, self._call)
+        with silent(), _unwritten(self._module):
+            return functional_call(
+                holder, {f"module.{name}": t for name, t in stand.items()}, (inputs, options)
+            )
+
+
+class _Called(nn.Module):
+    """A call of a module as a module, whose tensors ``functional_call`` can replace."""
+
+    def __init__(self, module: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.module, self._call = module, call
+
+    def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """``call(module, args, kwargs)``."""
+        return self._call(self.module, args, kwargs)
+
+
+@contextmanager
+def _unwritten(module: nn.Module) -> Iterator[None]:
+    """Put back what attributes the call wrote.
+
+    Raises:
+        Uncapturable: it wrote some.
+    """
+    parts = list(module.named_modules())
+    before = [dict(part.__dict__) for _, part in parts]
+    held = [{**part._buffers, **part._modules} for _, part in parts]
+    yield
+    wrote = ""
+    for (path, part), was, tensors in zip(parts, before, held, strict=True):
+        now = {**part._buffers, **part._modules}
+        changed = part.__dict__.keys() != was.keys() or any(
+            part.__dict__[name] is not value for name, value in was.items()
+        )
+        if changed or now.keys() != tensors.keys():
+            wrote = wrote or (path or "the module itself")
+            part.__dict__.clear()
+            part.__dict__.update(was)
+    if wrote:
+        raise Uncapturable(f"{wrote} writes state in forward")
+
+
+def named(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name, each once."""
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def modes_of(module: nn.Module) -> tuple[bool, ...]:
+    """Which modules are in training mode."""
+    return tuple(part.training for part in module.modules())
