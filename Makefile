@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 PYTEST := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check tests test-long test-torch shapes zoo docs docs-outputs format build clean
+.PHONY: help install demo test check tests test-long test-torch shapes recall zoo docs docs-outputs format build clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,9 @@ SHAPED := chimera.draws,chimera.fit
 shapes: $(INSTALLED) ## the tests with every annotated shape checked at run time
 	PYTHONPATH=tests/shape_checking $(BIN)/pytest $(PYTEST) \
 		--jaxtyping-packages=$(SHAPED),shape_checker.checked
+
+recall: $(INSTALLED) ## plant every check rule's mistake into clean networks; writes the table
+	$(BIN)/python tests/check/recall.py
 
 ZOO_VENV := .venv-zoo
 ZOO_INSTALLED := $(ZOO_VENV)/.installed

@@ -1,15 +1,21 @@
 """`check`: what it takes, how it orders, what it leaves out, and that it changes nothing."""
 
 import copy
+import dataclasses
+import random
+import sys
+import threading
 import warnings
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import chimera as ch
+from chimera.check.rule import all_rules
 
 
 class Lists(nn.Module):
@@ -117,7 +123,7 @@ def test_a_constructor_that_fails_is_a_finding():
     assert (finding.rule, finding.severity, finding.path) == ("constructor-fails", "error", "Fails")
     assert "missing 1 required positional argument: 'width'" in finding.message
     (finding,) = ch.check(partial(Fails, 3))
-    assert finding.message.startswith("partial() raises TypeError")
+    assert finding.message.startswith("partial(Fails)() raises TypeError")
     assert (finding.file, finding.line) == (__file__, Fails.__init__.__code__.co_firstlineno + 2)
     assert ch.check(Fails, ignore=["constructor-fails"]) == []
 
@@ -190,3 +196,44 @@ def test_classes_without_source_are_checked_by_their_attributes(tmp_path: Path):
     )
     (finding,) = ch.check(namespace["Net"])
     assert (finding.rule, finding.file, finding.line) == ("unregistered-module", None, None)
+
+
+def test_nothing_outside_of_the_network_is_changed():
+    class Net(nn.Module):
+        seen = []
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+            self.lock = threading.Lock()
+            self.calls = []
+
+        def forward(self, x):
+            self.seen.append(1)
+            self.calls.append(1)
+            return self.linear(x) * random.random() * np.random.rand()
+
+    net, x = Net(), torch.randn(2, 4)
+    net.linear.weight.grad = torch.ones(4, 4)
+    net.linear.register_forward_hook(lambda module, args, output: None)
+    states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].copy()
+    for given in (net, Net):
+        ch.check(given, x)
+    assert (Net.seen, net.calls, len(net.linear._forward_hooks), x._version) == ([], [], 1, 0)
+    assert torch.equal(net.linear.weight.grad, torch.ones(4, 4))
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert np.array_equal(np.random.get_state()[1], states[2])
+
+
+def test_an_error_of_a_rule_names_it(monkeypatch):
+    rule = all_rules()["plain-tensor"]
+    broken = dataclasses.replace(rule, find=lambda context: [1 / 0])
+    module = sys.modules["chimera.check.check"]
+    monkeypatch.setattr(module, "all_rules", lambda: {"plain-tensor": broken})
+    with pytest.raises(ZeroDivisionError) as caught:
+        ch.check(Lists)
+    assert caught.value.__notes__ == [
+        'in the check rule plain-tensor: ignore=["plain-tensor"] leaves it out'
+    ]
+    assert ch.check(Lists, ignore=["plain-tensor"]) == []

@@ -1,6 +1,7 @@
 """The five duties of a module, each broken in turn, and the others still told."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -153,3 +154,20 @@ def test_what_is_no_module_is_refused():
         ch.contract(dict, ch.spec(2))
     with pytest.raises(TypeError, match="spec must be"):
         ch.contract(nn.ReLU(), 3)
+
+
+def test_what_cannot_be_copied_is_kept_and_class_containers_are_left_as_they_were():
+    class Net(nn.Module):
+        seen = []
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(5, 3)
+            self.lock = threading.Lock()
+
+        def forward(self, x):
+            self.seen.append(len(x))
+            return self.linear(x)
+
+    assert ch.contract(Net(), ch.spec("batch", 5)).kept
+    assert Net.seen == []

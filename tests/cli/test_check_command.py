@@ -160,3 +160,36 @@ def test_mistakes_in_the_table_are_told(
     (here / "pyproject.toml").write_text(f"[tool.chimera.check]\n{table}\n")
     assert main(["check", "nets.py:Clean", "--input", "2,20"]) == 2
     assert said in capsys.readouterr().err.replace("\n", " ").replace("  ", " ")
+
+
+def test_what_the_network_prints_is_not_among_the_findings(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = NETS.replace(
+        "return self.layer(x)", 'print("shape", x.shape)\n        return self.layer(x)'
+    )
+    (here / "loud.py").write_text('print("loading")\n' + text)
+    assert main(["check", "loud.py:Lost", "--input", "2,20", "--format", "json"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)
+    assert "loading" in captured.err
+
+
+def test_many_findings_of_one_kind_are_told_together(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "many.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(*[nn.LeakyReLU(True) for _ in range(50)])\n"
+    )
+    line = ["check", "many.py:Net", "--input", "2,20"]
+    assert main(line) == 1
+    printed = capsys.readouterr().out
+    assert "error [mistaken-argument] 47 more of this kind\n  at 3, 4, 5" in printed
+    assert printed.count("mend:") == 3
+    assert "many.py:Net: 50 errors" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert main([*line, "--format", "json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)) == 50

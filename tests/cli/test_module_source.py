@@ -137,3 +137,29 @@ def test_a_file_that_does_not_import(tmp_path: Path, text: str, told: str) -> No
     assert mistake(f"{file}:Net") == f"{file} does not import: {told}"
     file.write_text("from torch import nn\nclass Net(nn.Module): pass")
     assert load_class(f"{file}:Net").__name__ == "Net"
+
+
+def test_a_file_of_a_package_imports_its_neighbours(tmp_path: Path) -> None:
+    inner = tmp_path / "package_for_test" / "nets"
+    inner.mkdir(parents=True)
+    (inner.parent / "__init__.py").write_text("")
+    (inner / "__init__.py").write_text("")
+    (inner.parent / "sizes.py").write_text("WIDTH = 7")
+    (inner / "net.py").write_text(
+        "from torch import nn\nfrom ..sizes import WIDTH\n"
+        "class Net(nn.Linear):\n    def __init__(self):\n        super().__init__(WIDTH, 1)\n"
+    )
+    for _ in range(2):
+        net = load_class(f"{inner / 'net.py'}:Net")
+        assert net.__module__ == "package_for_test.nets.net"
+        assert net().in_features == 7  # type: ignore[attr-defined]
+
+
+def test_a_slow_import_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("chimera.cli.module_source._LONG_S", 0.0)
+    file = tmp_path / "trains_at_import.py"
+    file.write_text("from torch import nn\nclass Net(nn.Module):\n    pass\n")
+    load_class(str(file))
+    assert "what stands at its top level runs" in capsys.readouterr().err

@@ -1,9 +1,11 @@
 """What a module keeps in plain attributes, looked into as far as references lead."""
 
+import copy
 import functools
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
@@ -103,3 +105,20 @@ def _content(cell: CellType) -> list[Any]:
         return [cell.cell_contents]
     except ValueError:
         return []
+
+
+@contextmanager
+def classes_restored(kinds: Iterable[type]) -> Iterator[None]:
+    """Containers that are attributes of the classes hold afterwards what they held before."""
+    kept: list[tuple[Any, Any]] = [
+        (value, copy.copy(value))
+        for kind in kinds
+        for name, value in vars(kind).items()
+        if isinstance(value, (list, dict, set, deque)) and not name.startswith("__")
+    ]
+    try:
+        yield
+    finally:
+        for value, before in kept:
+            value.clear()
+            (value.update if isinstance(value, (dict, set)) else value.extend)(before)

@@ -1,17 +1,19 @@
 """`check`: mistakes in a network, found before a run."""
 
+import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import nn
 
 from chimera.build.construct import construct_without_data
 from chimera.build.inputs import Inputs, as_specified
-from chimera.check.context import Context, not_started
+from chimera.check.attributes import classes_restored
+from chimera.check.context import Context, blamed, not_started
 from chimera.check.finding import Finding, in_order
 from chimera.check.ignore import ignored
-from chimera.check.rule import all_rules
+from chimera.check.rule import Rule, all_rules
 from chimera.draws.seeds import forked
 
 
@@ -50,17 +52,27 @@ def check(
             )
     inputs = None if spec is None else as_specified(spec)
     context, failure = _context(module, inputs, loss)
-    found = [
-        finding
-        for name, rule in rules.items()
-        if name not in left_out
-        for finding in rule.findings(context)
-        if not ignored(finding, context)
-    ]
+    with classes_restored(context.uses):
+        found = [
+            finding
+            for name, rule in rules.items()
+            if name not in left_out
+            for finding in _of(rule, context)
+            if not ignored(finding, context)
+        ]
     explained = any(finding.severity == "error" for finding in found)
     if failure is not None and not explained and _CONSTRUCTOR not in left_out:
         found.append(failure)
     return in_order(found)
+
+
+def _of(rule: Rule, context: Context) -> Iterator[Finding]:
+    """What a rule finds; an error of its own names it, so that it can be left out."""
+    try:
+        yield from rule.findings(context)
+    except Exception as error:
+        error.add_note(f'in the check rule {rule.name}: ignore=["{rule.name}"] leaves it out')
+        raise
 
 
 _CONSTRUCTOR = "constructor-fails"
@@ -75,10 +87,11 @@ def _context(module: Any, spec: Inputs | None, loss: Any) -> tuple[Context, Find
                 f"module: expected a module, a class or a factory, got {type(module).__name__}"
             )
         factory = module
-        made = _made(module)
+        made, error = _made(module)
         if isinstance(made, Finding):
-            named = ((module.__qualname__, module),) if isinstance(module, type) else ()
-            return Context(None, named, spec, loss), made
+            kind = _class_of(module)
+            named = ((kind.__qualname__, kind),) if kind is not None else ()
+            return Context(None, named, spec, loss, refused=error), made
         module = made
     broken = not_started(module)
     if broken:
@@ -86,32 +99,33 @@ def _context(module: Any, spec: Inputs | None, loss: Any) -> tuple[Context, Find
     return Context(module, spec=spec, loss=loss, factory=factory), None
 
 
-def _made(factory: Callable[[], nn.Module]) -> nn.Module | Finding:
+def _class_of(factory: Any) -> type[nn.Module] | None:
+    """The class that a factory makes, where it is one, or a functools.partial of one."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    return factory if isinstance(factory, type) and issubclass(factory, nn.Module) else None
+
+
+def _made(factory: Callable[[], nn.Module]) -> tuple[nn.Module | Finding, Exception | None]:
     """What ``factory`` makes, without data if that goes, or why it makes nothing."""
     try:
-        return construct_without_data(factory)
+        return construct_without_data(factory), None
     except Exception:  # noqa: BLE001 - whatever it was, the same call with data decides
         try:
             with warnings.catch_warnings(), forked(0):
                 warnings.simplefilter("ignore")
                 made = factory()
         except Exception as error:  # noqa: BLE001 - reported as a finding
-            return _failed(factory, error)
+            return _failed(factory, error), error
     if not isinstance(made, nn.Module):
         raise TypeError(
             f"module: {_name(factory)} returned {type(made).__name__}, expected a module"
         )
-    return made
+    return made, None
 
 
 def _failed(factory: Callable[[], nn.Module], error: Exception) -> Finding:
-    trace = error.__traceback__
-    file, line = None, None
-    while trace is not None:
-        path = trace.tb_frame.f_code.co_filename
-        if path != __file__ and "/torch/" not in path:
-            file, line = path, trace.tb_lineno
-        trace = trace.tb_next
+    file, line = blamed(error)
     return Finding(
         rule=_CONSTRUCTOR,
         severity="error",
@@ -125,4 +139,6 @@ def _failed(factory: Callable[[], nn.Module], error: Exception) -> Finding:
 
 
 def _name(factory: Any) -> str:
+    if isinstance(factory, functools.partial):
+        return f"partial({_name(factory.func)})"
     return str(getattr(factory, "__qualname__", None) or type(factory).__qualname__)

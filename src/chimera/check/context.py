@@ -29,6 +29,7 @@ class Context:
         sources: the sources of classes.
         failure: what the run without data raised, once it was asked for.
         factory: what makes the network, where it was given as that.
+        refused: what its constructor raised, where it did.
     """
 
     root: nn.Module | None
@@ -38,6 +39,12 @@ class Context:
     sources: Sources = field(default_factory=Sources)
     failure: Exception | None = None
     factory: Callable[[], nn.Module] | None = None
+    refused: Exception | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing has run since the constructor."""
+        return self.factory is not None
 
     @cached_property
     def paths(self) -> list[tuple[str, nn.Module]]:
@@ -154,6 +161,18 @@ def not_started(root: nn.Module) -> list[tuple[str, nn.Module]]:
 
     walk("", root)
     return found
+
+
+def blamed(error: BaseException) -> tuple[str | None, int | None]:
+    """The last line of a user's file on the way to an error."""
+    trace, file, line = error.__traceback__, None, None
+    while trace is not None:
+        path = trace.tb_frame.f_code.co_filename
+        name = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if name.split(".")[0] not in ("torch", "chimera") and not path.startswith("<"):
+            file, line = path, trace.tb_lineno
+        trace = trace.tb_next
+    return file, line
 
 
 def is_super(node: ast.AST) -> bool:

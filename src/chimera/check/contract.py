@@ -5,7 +5,6 @@ input, (4) registers its parameters, and (5) initializes them (Zhang et al., Div
 Learning, section 6.1, https://d2l.ai/chapter_builders-guide/model-construction.html).
 """
 
-import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,11 @@ from chimera.build.builder import build
 from chimera.build.inputs import Inputs, as_specified
 from chimera.build.spec import Spec
 from chimera.build.trial import try_shapes
+from chimera.build.twin import replica
+from chimera.check.attributes import classes_restored
 from chimera.check.check import check
+from chimera.check.experiment import example
+from chimera.check.source import users
 from chimera.draws.seeds import forked
 from chimera.paths.nest import flatten
 
@@ -91,11 +94,13 @@ def contract(module: nn.Module | Callable[[], nn.Module], spec: Any) -> Contract
         if not isinstance(net, nn.Module):
             raise TypeError(f"module: the factory returned {type(net).__name__}, expected a module")
         registered = _registered(net)
-        net = copy.deepcopy(net)
+        kinds = {kind for part in net.modules() for kind in users(type(part))}
+        net = replica(net)
         try:
-            given = _given(net, inputs)
-            build(net, Inputs(*_parts(given.map(_specified))), seed=0)
-            output = net(*given.args, **given.kwargs)
+            with classes_restored(kinds):
+                given = _given(net, inputs)
+                build(net, Inputs(*_parts(given.map(_specified))), seed=0)
+                output = net(*given.args, **given.kwargs)
         except Exception as error:  # noqa: BLE001 - any error of a user's forward is the answer
             return _contract_of_a_failure(error, registered, net)
         tensors = [leaf for leaf in flatten(output)[0] if isinstance(leaf, Tensor)]
@@ -138,21 +143,12 @@ def _given(net: nn.Module, inputs: Inputs) -> Inputs:
         if isinstance(leaf, Tensor):
             tensor = leaf.detach().clone()
         elif isinstance(leaf, Spec):
-            tensor = _random(leaf.sized(sizes), leaf.dtype)
+            tensor = example(leaf.sized(sizes), leaf.dtype)
         else:
             return leaf
         return tensor.requires_grad_() if _is_differentiable(tensor) else tensor
 
     return inputs.map(made)
-
-
-def _random(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    if dtype.is_floating_point or dtype.is_complex:
-        return torch.randn(shape, dtype=dtype)
-    if dtype == torch.bool:
-        return torch.ones(shape, dtype=dtype)
-    # Integers are mostly indices: 0 is one everywhere.
-    return torch.zeros(shape, dtype=dtype)
 
 
 def _specified(leaf: Any) -> Any:
@@ -189,11 +185,12 @@ def _gradients(net: nn.Module, given: Inputs, outputs: list[Tensor]) -> Duty:
     return Duty(GRADIENTS, True, f"{said}; frozen: {', '.join(frozen)}" if frozen else said)
 
 
+_LOST = ("unregistered-module", "plain-tensor", "parameter-lost", "shared-by-class")
+
+
 def _registered(net: nn.Module) -> Duty:
     lost = [
-        finding
-        for finding in check(net)
-        if finding.rule in ("unregistered-module", "plain-tensor") and finding.severity == "error"
+        finding for finding in check(net) if finding.rule in _LOST and finding.severity == "error"
     ]
     if lost:
         paths = tuple(dict.fromkeys(finding.path for finding in lost))

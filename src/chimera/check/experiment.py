@@ -20,7 +20,7 @@ from chimera.paths.nest import flatten
 
 T = TypeVar("T")
 
-LARGEST = 200_000_000
+LARGEST = 150_000_000
 """The most parameters of a network that is run with numbers."""
 
 FEW = 3
@@ -113,6 +113,30 @@ class Experiment:
         return _attempt(differentiated)
 
     @cached_property
+    def unmoved(self) -> set[str]:
+        """The parameters that three steps of gradient descent leave as they are."""
+
+        def trained() -> set[str]:
+            net = replica(self.net).train()
+            with quiet(), torch.enable_grad():
+                for _ in range(3):
+                    inputs = self.given.map(_again)
+                    output = net(*inputs.args, **inputs.kwargs)
+                    ends = [t for t in flatten(output, objects=True)[0] if isinstance(t, Tensor)]
+                    ends = [t for t in ends if t.requires_grad]
+                    named = [p for p in net.parameters() if p.requires_grad]
+                    weights = [torch.randn_like(end) for end in ends]
+                    found = torch.autograd.grad(ends, named, weights, allow_unused=True)
+                    with torch.no_grad():
+                        for parameter, gradient in zip(named, found, strict=True):
+                            if gradient is not None:
+                                parameter.sub_(0.1 * gradient)
+            before = dict(self.net.named_parameters())
+            return {n for n, p in net.named_parameters() if torch.equal(p, before[n])}
+
+        return _attempt(trained) or set()
+
+    @cached_property
     def another_row(self) -> tuple[Tape, Tape] | None:
         """Two runs in evaluation mode whose inputs differ in the first row alone."""
         if self.rows < 2 or not self.tensors:
@@ -134,6 +158,20 @@ class Experiment:
             return None if one is None else (one, self.record(self.given.map(changed), train=False))
 
         return _attempt(both)
+
+    @cached_property
+    def another_training(self) -> tuple[Tape, Tape] | None:
+        """Two runs in training mode on other numbers; None where there are none, or one fails."""
+        if not any(t.is_floating_point() for t in self.tensors) or self.training is None:
+            return None
+
+        def changed(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                return leaf.detach().flip(0) * -1.5 + 0.25
+            return leaf
+
+        one = self.training
+        return _attempt(lambda: (one, self.record(self.given.map(changed), train=True)))
 
     def with_rows(self, rows: int) -> tuple[Tape, Exception | None]:
         """A run in evaluation mode on ``rows`` rows, and what the network raised, if it did."""
@@ -207,14 +245,20 @@ def _made(leaf: Any, sizes: dict[str, int]) -> Any:
         return leaf.detach()
     if not isinstance(leaf, Spec):
         return leaf
-    shape = leaf.sized(sizes)
     with quiet():
-        if leaf.dtype.is_floating_point or leaf.dtype.is_complex:
-            return torch.randn(shape, dtype=leaf.dtype)
-        if leaf.dtype == torch.bool:
-            return torch.ones(shape, dtype=leaf.dtype)
-        # Integers are mostly indices: 0 is one everywhere.
-        return torch.zeros(shape, dtype=leaf.dtype)
+        return example(leaf.sized(sizes), leaf.dtype)
+
+
+def example(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An input of a shape and dtype: standard normal numbers, masks of both kinds, zeros."""
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.randn(shape, dtype=dtype)
+    if dtype == torch.bool:
+        # Of a mask either value may mean "left out": no row is to be left out as a whole.
+        last = torch.arange(shape[-1] if shape else 1) % 2 == 0
+        return last.expand(shape).clone() if shape else last[0]
+    # Integers are mostly indices: 0 is one everywhere.
+    return torch.zeros(shape, dtype=dtype)
 
 
 def _again(leaf: Any) -> Any:

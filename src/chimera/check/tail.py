@@ -1,4 +1,4 @@
-"""The last operation of a network, found by following what each forward returns."""
+"""The last operation of a network: as a run shows it, or by what each forward returns."""
 
 import ast
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chimera.check.context import Context
+from chimera.check.operations import Value, through
 from chimera.check.source import Method
 from chimera.paths.walk import join
 
@@ -44,13 +45,42 @@ _FUNCTIONS: list[tuple[Callable[..., Any], str]] = [
     (functional.relu, "relu"),
 ]
 _METHODS = frozenset(("softmax", "log_softmax", "sigmoid", "relu"))
+_NAMES = {
+    **{name: name for name in ("softmax", "log_softmax", "sigmoid", "relu", "tanh")},
+    "special_expit": "sigmoid",
+    "special_softmax": "softmax",
+    "special_log_softmax": "log_softmax",
+    "logsigmoid": "log_sigmoid",
+    "log_sigmoid": "log_sigmoid",
+    "clamp_min": "relu",
+}
+"""What the recorded functions are called here."""
+_SHAPE = frozenset(
+    ("view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous")
+) | {"float", "to", "clone"}
 
 
 def last_activations(context: Context) -> list[Last]:
     """The activations that the network ends in: one, or several where forward has several ends."""
     if context.root is None:
         return []
+    if context.experiment is not None and context.experiment.evaluation is not None:
+        outputs = context.experiment.evaluation.outputs
+        return [last for last in map(_of_value, outputs) if last is not None]
     return list(dict.fromkeys(_of_module(context, "", context.root, depth=0)))
+
+
+def _of_value(value: Value) -> Last | None:
+    """The activation that made an output of a recorded run."""
+    *_, value = through(value, _SHAPE)
+    op = value.maker
+    if op is None:
+        return None
+    name = _NAMES.get(op.name.removesuffix("_"))
+    if op.name in ("clamp", "clamp_", "clip"):
+        least, most = op.argument("min", 1), op.argument("max", 2)
+        name = "relu" if least == 0 and most is None else None
+    return Last(name, op.path, op.file, op.line) if name is not None else None
 
 
 def _of_module(context: Context, path: str, module: nn.Module, depth: int) -> Iterator[Last]:

@@ -8,8 +8,7 @@ a ``Value``. Numbers are kept as statistics only, so that a recording is small.
 import itertools
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from chimera.check.operations import LEAVING, Op, Value, Visit
 from chimera.paths.nest import flatten, map_leaves
 from chimera.paths.walk import first_paths
 
@@ -25,73 +25,6 @@ _TORCH = str(Path(torch.__file__).parent)
 _PYTHON = sysconfig.get_path("stdlib")
 _RUNS = itertools.count()
 _SMALL = 4096
-LEAVING = frozenset(("numpy", "item", "tolist", "__array__"))
-"""Functions whose result is no tensor any more."""
-
-
-@dataclass(eq=False)
-class Value:
-    """A tensor as an operation left it."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    requires_grad: bool
-    leaf: bool
-    finite: bool = True
-    nan: bool = False
-    size: float = 0.0
-    """The root of its mean square."""
-    row: tuple[float, float] | None = None
-    """Two sums over its last row: they tell whether it changed."""
-    small: Tensor | None = None
-    """Its numbers, if it is boolean and small: a mask."""
-    maker: "Op | None" = None
-    name: str | None = None
-    """``"input 0"``, or the path of a parameter or buffer."""
-    readers: "list[Op]" = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class Op:
-    """One call of a function of torch."""
-
-    index: int
-    name: str
-    path: str
-    """Of the module whose forward called it."""
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    """Its arguments, a ``Value`` for each tensor."""
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-    grad: bool
-    """Whether gradients were recorded."""
-    inplace: bool
-    file: str | None
-    line: int | None
-
-    def argument(self, name: str, position: int, default: Any = None) -> Any:
-        """An argument by name or by position."""
-        if name in self.kwargs:
-            return self.kwargs[name]
-        return self.args[position] if len(self.args) > position else default
-
-
-@dataclass(eq=False)
-class Visit:
-    """One call of a module."""
-
-    path: str
-    module: nn.Module
-    above: "Visit | None"
-    inputs: tuple[Value, ...]
-    start: int
-    """The index of the first operation in it."""
-    outputs: tuple[Value, ...] = ()
-    end: int = 0
-    """The index after the last operation in it."""
-    done: bool = False
-    """Whether it returned."""
 
 
 class Tape(TorchFunctionMode):
@@ -103,6 +36,7 @@ class Tape(TorchFunctionMode):
         state: the parameters and buffers by path.
         inputs: what the network was given.
         outputs: what it returned.
+        switched: the paths of the modules whose mode the run changed.
         gaps: whether a tensor came from where torch's functions are not seen.
     """
 
@@ -113,10 +47,12 @@ class Tape(TorchFunctionMode):
         self.outputs: tuple[Value, ...] = ()
         self.inputs: tuple[Value, ...] = ()
         self.gaps = False
+        self.switched: tuple[str, ...] = ()
         self.root = root
         self._run = next(_RUNS)
         self._open: list[Visit] = []
         self._values: dict[int, Value] = {}
+        self._taken: set[int] = set()
         self.state: dict[str, Value] = {
             name: self._new(tensor, name=name)
             for name, tensor in itertools.chain(root.named_parameters(), root.named_buffers())
@@ -127,6 +63,7 @@ class Tape(TorchFunctionMode):
         given = _tensors((args, kwargs))
         self.inputs = tuple(self._new(t, name=f"input {i}") for i, t in enumerate(given))
         hooks = []
+        modes = {path: module.training for path, module in self.root.named_modules()}
         for module, path in first_paths(self.root).items():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
@@ -141,6 +78,11 @@ class Tape(TorchFunctionMode):
             for hook in hooks:
                 hook.remove()
         self.outputs = tuple(map(self._of, _tensors(output)))
+        self.switched = tuple(
+            path
+            for path, module in self.root.named_modules()
+            if module.training is not modes.get(path, module.training)
+        )
         return output
 
     def __torch_function__(
@@ -174,6 +116,8 @@ class Tape(TorchFunctionMode):
             line=line,
         )
         op.outputs = tuple(self._new(tensor, op) for tensor in after)
+        old = {value.storage for value in op.inputs}
+        self._taken.update(v.storage for v in op.outputs if v.storage and v.storage not in old)
         for value in op.inputs:
             value.readers.append(op)
         self.ops.append(op)
@@ -236,7 +180,9 @@ class Tape(TorchFunctionMode):
             if run == self._run:
                 return self._values[number]
             self.gaps |= tensor.grad_fn is not None
-        return self._new(tensor)
+        value = self._new(tensor)
+        value.made = value.storage in self._taken
+        return value
 
     def _new(self, tensor: Tensor, maker: Op | None = None, name: str | None = None) -> Value:
         with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
@@ -246,6 +192,8 @@ class Tape(TorchFunctionMode):
             value.maker, value.name = maker, name
             if name is None or name.startswith("input"):
                 _measure(value, tensor)
+            if tensor.layout == torch.strided and not tensor.is_meta:
+                value.storage = tensor.untyped_storage().data_ptr()
             number = len(self._values)
             self._values[number] = value
             tensor.__dict__["_chimera_tape"] = (self._run, number)
@@ -281,6 +229,10 @@ def _measure(value: Value, tensor: Tensor) -> None:
         seen = seen.abs()
     if tensor.dtype == torch.bool and tensor.numel() <= _SMALL:
         value.small = seen.clone()
+    elif tensor.is_floating_point() and 1 < tensor.numel() <= _SMALL:
+        below = seen <= -1e3
+        if below.any() and not below.all():
+            value.left = below
     # A sum is finite unless a number in it is not: the cheap question first.
     total = seen.sum(dtype=torch.float64)
     if value.dtype.is_floating_point or value.dtype.is_complex:
@@ -305,11 +257,3 @@ def _caller() -> tuple[str | None, int | None]:
             return path, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
     return None, None
-
-
-def through(value: Value, names: frozenset[str]) -> Iterator[Value]:
-    """``value`` and what it was made of, as far as only the operations ``names`` stand between."""
-    yield value
-    while value.maker is not None and value.maker.name in names and value.maker.inputs:
-        value = value.maker.inputs[0]
-        yield value

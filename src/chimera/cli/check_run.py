@@ -1,8 +1,11 @@
 """What ``chimera check`` does once its options are read: network, inputs, findings."""
 
+import contextlib
 import dataclasses
 import difflib
+import itertools
 import json
+import sys
 import textwrap
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +27,9 @@ from chimera.cli.module_source import load_class, source_file
 from chimera.cli.settings import check_settings, read_settings
 from chimera.cli.verdict import verdict
 
+_MOST, _FIRST = 5, 3
+"""Of more findings of one kind than the one number, the other is printed in full."""
+
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
@@ -39,12 +45,15 @@ def run(
 
     What is None is as the project sets it, else ``"text"`` and ``"error"``.
     """
-    network = load_class(source)
-    project = project_settings(source_file(source).parent)
-    arguments = check_settings(network, read_settings(settings))
-    given = given_inputs(shapes)
-    made = _made(source, network, arguments)
-    findings = [_nearby(finding) for finding in find(made, given, ignore=_known(ignore, project))]
+    # What the file or the network prints must not stand among the findings.
+    with contextlib.redirect_stdout(sys.stderr):
+        network = load_class(source)
+        project = project_settings(source_file(source).parent)
+        arguments = check_settings(network, read_settings(settings))
+        given = given_inputs(shapes)
+        made = _made(source, network, arguments)
+        found = find(made, given, ignore=_known(ignore, project))
+    findings = [_nearby(finding) for finding in found]
     console = Console()
     form = form or project.format or "text"
     if form == "json":
@@ -96,14 +105,19 @@ def _made(
 
 
 def _print(console: Console, source: str, findings: Sequence[Finding]) -> None:
-    for finding in findings:
-        heading, *lines = str(finding).splitlines()
-        console.print(Text(heading, f"bold {_COLOURS[finding.severity]}"), soft_wrap=True)
-        for line in lines:
-            blanks = " " * (8 if line.startswith(("  why:", "  mend:")) else 2)
-            wrapped = textwrap.fill(line, console.width, subsequent_indent=blanks)
-            console.print(wrapped, markup=False, highlight=False, soft_wrap=True)
-        console.print()
+    for _, alike in itertools.groupby(findings, lambda finding: (finding.severity, finding.rule)):
+        group = list(alike)
+        shown = group if len(group) <= _MOST else group[:_FIRST]
+        for finding in shown:
+            _print_one(console, finding)
+        rest = group[len(shown) :]
+        if rest:
+            places = ", ".join(dict.fromkeys(finding.path or "the root" for finding in rest))
+            heading = f"{rest[0].severity} [{rest[0].rule}] {len(rest)} more of this kind"
+            console.print(Text(heading, f"bold {_COLOURS[rest[0].severity]}"), soft_wrap=True)
+            listed = textwrap.shorten(places, 240, placeholder=" ... (--format json has all)")
+            _print_lines(console, [f"  at {listed}"])
+            console.print()
     counts = dict.fromkeys(SEVERITIES, 0)
     for finding in findings:
         counts[finding.severity] += 1
@@ -111,6 +125,20 @@ def _print(console: Console, source: str, findings: Sequence[Finding]) -> None:
     console.print(
         f"{source}: {told or 'nothing found'}", markup=False, highlight=False, soft_wrap=True
     )
+
+
+def _print_one(console: Console, finding: Finding) -> None:
+    heading, *lines = str(finding).splitlines()
+    console.print(Text(heading, f"bold {_COLOURS[finding.severity]}"), soft_wrap=True)
+    _print_lines(console, lines)
+    console.print()
+
+
+def _print_lines(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        blanks = " " * (8 if line.startswith(("  why:", "  mend:")) else 2)
+        wrapped = textwrap.fill(line, console.width, subsequent_indent=blanks)
+        console.print(wrapped, markup=False, highlight=False, soft_wrap=True)
 
 
 def _counted(severity: str, count: int) -> str:

@@ -1,7 +1,9 @@
 """A module class from a user's file: ``file.py:Class``, or ``file.py`` when it holds one."""
 
+import importlib
 import importlib.util
 import sys
+import time
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -63,21 +65,52 @@ def _parts(source: str) -> tuple[Path, str]:
 
 
 def _import(file: Path) -> ModuleType:
-    """The module of ``file``; a name that is loaded already keeps its module."""
-    name = file.stem if file.stem not in sys.modules else f"chimera_file_{file.stem}"
+    """The module of ``file``; a name that is loaded already keeps its module. A file of a package,
+    a folder with an ``__init__.py``, is imported as its part, so that relative imports work."""
+    folder, parts = file.resolve().parent, [file.stem]
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    name, package = ".".join(parts), len(parts) > 1
+    # What has the name already, if it is of another file: then this one stands alone.
+    taken = sys.modules.get(parts[0])
+    if taken is not None and not (package and _is_of(taken, folder / parts[0] / "__init__.py")):
+        name, package = f"chimera_file_{file.stem}", False
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    start = time.monotonic()
+    try:
+        module = importlib.import_module(name) if package else _alone(name, file)
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
+        raise Mistake(f"{file} does not import: {_where(error, file)}") from error
+    took = time.monotonic() - start
+    if took > _LONG_S:
+        print(  # noqa: T201
+            f"importing {file} took {took:.0f} s: what stands at its top level runs; put what is "
+            'to run as a script under if __name__ == "__main__":',
+            file=sys.stderr,
+        )
+    return module
+
+
+_LONG_S = 10.0
+"""Seconds after which an import is said to be long."""
+
+
+def _is_of(module: ModuleType, file: Path) -> bool:
+    origin = getattr(module, "__file__", None)
+    return origin is not None and Path(origin).resolve() == file.resolve()
+
+
+def _alone(name: str, file: Path) -> ModuleType:
+    """The module of a file that belongs to no package."""
     spec = importlib.util.spec_from_file_location(name, file.resolve())
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    folder = str(file.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
     sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise Mistake(f"{file} does not import: {_where(error, file)}") from error
+    spec.loader.exec_module(module)
     return module
 
 

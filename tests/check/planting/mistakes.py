@@ -398,7 +398,7 @@ MISTAKES = {
     "fixed-batch": Mistake(FixedRows, fixed=True),
     "forward-called": Mistake(ForwardCalled),
     "hard-coded-device": Mistake(HardCoded),
-    "initial-values": Mistake(Unfilled),
+    "initial-values": Mistake(then(constant), "1"),
     "inplace-in-branch": Mistake(InplaceBranch, "branch.0"),
     "inplace-on-input": Mistake(InplaceInput),
     "input-unused": Mistake(IgnoresInput, None, whole=True),
@@ -427,6 +427,7 @@ MISTAKES = {
     "softmax-without-dim": Mistake(then(nn.Softmax), "1"),
     "stale-optimizer": Mistake(Stale),
     "state-across-calls": Mistake(Grows),
+    "unfilled-memory": Mistake(Unfilled),
     "unregistered-module": Mistake(InAList),
     "zero-gradient": Mistake(Rounded),
 }

@@ -24,6 +24,8 @@ _REGRESSION = (
 _WRONG: list[tuple[tuple[Any, ...], str, Severity, str]] = [
     (_CROSS_ENTROPY, "softmax", "error", "Return the logits: cross-entropy applies log-softmax."),
     (_CROSS_ENTROPY, "sigmoid", "warning", "Return the logits: cross-entropy applies log-softmax."),
+    (_CROSS_ENTROPY, "tanh", "warning", "Return the logits: between -1 and 1 none can be sure."),
+    (_WITH_LOGITS, "tanh", "warning", "Return the logits: between -1 and 1 none can be sure."),
     (
         _CROSS_ENTROPY,
         "relu",
@@ -58,17 +60,26 @@ def find(context: Context) -> Iterable[Place]:
     if context.loss is None:
         yield from _without_loss(context)
         return
-    for last in last_activations(context):
+    ends = last_activations(context)
+    several = _outputs(context) > 1
+    for last in ends:
         for losses, activation, severity, mend in _WRONG:
             if activation == last.activation and _is_one_of(context.loss, losses):
+                of = "an output of the network" if several else "the network"
                 yield Place(
                     last.path,
-                    f"the network ends in {activation}, and its loss is {_name(context.loss)}",
+                    f"{of} ends in {activation}, and its loss is {_name(context.loss)}",
                     last.file,
                     last.line,
-                    severity,
+                    # Which of several outputs the loss takes is not known.
+                    "warning" if several and severity == "error" else severity,
                     mend=mend,
                 )
+
+
+def _outputs(context: Context) -> int:
+    experiment = context.experiment
+    return len(experiment.evaluation.outputs) if experiment and experiment.evaluation else 1
 
 
 def _without_loss(context: Context) -> Iterable[Place]:

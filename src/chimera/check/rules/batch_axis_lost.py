@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 
 from chimera.check.context import Context
+from chimera.check.experiment import Experiment
+from chimera.check.operations import Op
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import Op, Tape
+from chimera.check.tape import Tape
 
 _JOINS = ("cat", "concat", "concatenate", "vstack")
 
@@ -32,6 +34,7 @@ def find(context: Context) -> Iterable[Place]:
             op.line,
             mend="Name the axis: squeeze(-1), or flatten(1).",
         )
+    yield from _reduced(experiment, whole, rows)
     for op in _joined(whole, rows):
         yield Place(
             op.path,
@@ -42,6 +45,33 @@ def find(context: Context) -> Iterable[Place]:
             mend="Write dim=1 (or -1): without dim the rows of the batch are put one after "
             "another.",
         )
+
+
+def _reduced(experiment: Experiment, whole: Tape, rows: int) -> Iterable[Place]:
+    """A step after which nothing has a row for each sample, where outputs are no single numbers."""
+    if not experiment.free or any(not value.shape for value in whole.outputs):
+        return
+    more, error = experiment.with_rows(rows + 2)
+    if error is not None or [v.shape for v in more.outputs] != [v.shape for v in whole.outputs]:
+        return
+    wanted = whole.ancestors(whole.outputs)
+    moved = {value for given in whole.inputs for value in whole.descendants(given)}
+    for op, other in zip(whole.ops, more.ops, strict=False):
+        if op.name != other.name:
+            return
+        before = [v for v in op.inputs if v in moved and v.shape[:1] == (rows,)]
+        after = [value.shape for value in op.outputs]
+        same = after == [value.shape for value in other.outputs]
+        if before and same and not wanted.isdisjoint(op.outputs):
+            yield Place(
+                op.path,
+                f"{op.name} takes the batch axis away: {rows} samples go in as "
+                f"{list(before[0].shape)}, and {list(after[0])} comes out",
+                op.file,
+                op.line,
+                mend="Name the axis that is meant: dim=1, or x[:, 0].",
+            )
+            return
 
 
 def _sample_axis_is_first(tape: Tape, rows: int) -> bool:
@@ -78,7 +108,8 @@ RULE = Rule(
     name="batch-axis-lost",
     severity="warning",
     what="squeeze() without an axis, which also removes the batch axis of a single sample; cat "
-    "without dim, which joins batches. Needs the specification.",
+    "without dim, which joins batches; a mean or an index over the batch axis, where the "
+    "specification names it. Needs the specification.",
     why="The last batch of an epoch, or the one sample of a prediction, gets another shape: it "
     "raises there, or broadcasts against the target and trains on nonsense.",
     mend="Name the axis.",

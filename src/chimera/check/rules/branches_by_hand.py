@@ -4,8 +4,10 @@ from collections.abc import Iterable
 
 from chimera.blocks import Parallel
 from chimera.check.context import Context
+from chimera.check.operations import Visit
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import Visit
+
+_JOINS = ("cat", "concat", "concatenate", "stack", "hstack")
 
 
 def find(context: Context) -> Iterable[Place]:
@@ -20,7 +22,7 @@ def find(context: Context) -> Iterable[Place]:
             children[visit.above.path, visit.outputs[0]] = visit
     modules = dict(experiment.net.named_modules())
     for op in tape.ops:
-        if op.name not in ("cat", "concat", "stack") or op.path in seen or len(op.inputs) < 2:
+        if op.name not in _JOINS or op.path in seen or len(op.inputs) < 2:
             continue
         branches = [children.get((op.path, value)) for value in op.inputs]
         found = [branch for branch in branches if branch is not None]
@@ -31,7 +33,7 @@ def find(context: Context) -> Iterable[Place]:
             seen.add(op.path)
             names = [b.path.removeprefix(f"{op.path}.") for b in found]
             combine = "stack" if op.name == "stack" else "concat"
-            dim = op.argument("dim", 1, 0)
+            dim = 1 if op.name == "hstack" else op.argument("dim", 1, 0)
             inner = ", ".join(f"self.{name}" for name in names)
             yield Place(
                 op.path,

@@ -35,6 +35,7 @@ def _loops(
     """The calls of children() and its like whose modules the method runs, each with the module
     that is listed (and its path in ``module``) and the lister's name."""
     run = {id(call) for loop in ast.walk(method.node) for call in _listed_and_called(loop)}
+    run |= set(_kept_and_called(method))
     for call in ast.walk(method.node):
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
             continue
@@ -49,6 +50,34 @@ def _loops(
         except AttributeError:
             continue
         yield call, (path, owner), lister
+
+
+_ITERATES = frozenset(("list", "tuple", "iter", "reversed", "enumerate"))
+
+
+def _iterated(value: ast.expr) -> ast.expr | None:
+    """``y`` of ``list(y)`` and of ``y[:-1]``."""
+    if isinstance(value, ast.Subscript):
+        return value.value
+    if isinstance(value, ast.Call) and value.args and ast.unparse(value.func) in _ITERATES:
+        return value.args[0]
+    return None
+
+
+def _kept_and_called(method: Method) -> Iterator[int]:
+    """The calls whose list a local name keeps, where a loop or next() runs what is in it."""
+    for node in ast.walk(method.node):
+        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
+            continue
+        value: ast.expr = node.value
+        while inner := _iterated(value):
+            value = inner
+        name = node.targets[0].id
+        for other in ast.walk(method.node):
+            names = [n.id for n in _listed_and_called(other) if isinstance(n, ast.Name)]
+            taken = isinstance(other, ast.Call) and ast.unparse(other).startswith(f"next({name})")
+            if name in names or taken:
+                yield id(value)
 
 
 def _listed_and_called(loop: ast.AST) -> Iterator[ast.AST]:

@@ -17,15 +17,18 @@ def find(context: Context) -> Iterable[Place]:
         seen.add(source.file.path)
         for scope in source.file.scopes():
             stacks = {
-                target.id
+                ast.unparse(target)
                 for node in _nodes(scope)
                 if isinstance(node, ast.Assign) and _is_stack(node.value)
                 for target in node.targets
-                if isinstance(target, ast.Name)
             }
             for node in _nodes(scope):
                 if isinstance(node, ast.Call) and node.args and _name(node.func) in _CLIPS:
-                    named = {n.id for n in ast.walk(node.args[0]) if isinstance(n, ast.Name)}
+                    named = {
+                        ast.unparse(n)
+                        for n in ast.walk(node.args[0])
+                        if isinstance(n, (ast.Name, ast.Attribute))
+                    }
                     if named & stacks:
                         yield Place(
                             path,

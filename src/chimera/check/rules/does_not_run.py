@@ -7,8 +7,8 @@ from chimera.check.context import Context
 from chimera.check.rule import Place, Rule
 from chimera.decide.explore import DataNeeded
 
-_AT = re.compile(r"^in the module at (.*?): ", re.MULTILINE)
-_LINE = re.compile(r"^  line: (.*):(\d+)", re.MULTILINE)
+AT = re.compile(r"^in the module at (.*?): ", re.MULTILINE)
+LINE = re.compile(r"^  line: (.*):(\d+)", re.MULTILINE)
 _MEND = re.compile(r"^  mend: (.*)$", re.MULTILINE)
 
 
@@ -20,7 +20,7 @@ def find(context: Context) -> Iterable[Place]:
     if isinstance(error, DataNeeded):
         return
     note = "\n".join(getattr(error, "__notes__", ()))
-    at, line, mend = _AT.search(note), _LINE.search(note), _MEND.search(note)
+    at, line, mend = AT.search(note), LINE.search(note), _MEND.search(note)
     path = at[1] if at is not None and at[1] != "(root)" else ""
     text = f"forward raises {type(error).__name__} on {context.spec}: {error}"
     came = [part.strip() for part in note.splitlines() if part.startswith(("  came", "  wanted"))]

@@ -16,11 +16,31 @@ _DROPOUTS = (
     functional.alpha_dropout,
     functional.feature_alpha_dropout,
 )
+_NAMES = frozenset((*(f.__name__ for f in _DROPOUTS), "feature_dropout"))
 _TRAINING = 2
 """The place of ``training`` among the arguments of each of them."""
 
 
 def find(context: Context) -> Iterable[Place]:
+    said: set[tuple[str | None, int | None]] = set()
+    for place in _written(context):
+        said.add((place.file, place.line))
+        yield place
+    experiment = context.experiment
+    if experiment is None or experiment.evaluation is None:
+        return
+    for op in experiment.evaluation.ops:
+        told = op.argument("training", 2, op.kwargs.get("train"))
+        if op.name in _NAMES and told is True and (op.file, op.line) not in said:
+            said.add((op.file, op.line))
+            if op.argument("p", 1, 0.5):
+                yield Place(
+                    op.path, f"{op.name} drops in evaluation, too", op.file, op.line, "warning"
+                )
+
+
+def _written(context: Context) -> Iterable[Place]:
+    """The calls in the methods that run."""
     for path, method in context.running():
         for node in ast.walk(method.node):
             if not isinstance(node, ast.Call):

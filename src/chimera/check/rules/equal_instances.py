@@ -40,11 +40,15 @@ def _seeds(function: object) -> bool:
 def _equal(net: nn.Module) -> Iterable[Place]:
     """Distinct parameters that are drawn, trained, and equal."""
     groups: dict[tuple[object, ...], list[tuple[str, torch.Tensor]]] = {}
+    seen: set[int] = set()
     for path, module in net.named_modules():
         for name, p in module.named_parameters(recurse=False):
             if nn.parameter.is_lazy(p) or p.is_meta or p.dim() < 2 or p.numel() < 8:
                 continue
             values = p.detach()
+            if id(p) in seen:
+                continue
+            seen.add(id(p))
             # An identity matrix or a constant is written, not drawn.
             if 2 * values.unique().numel() > values.numel():
                 key = (p.shape, p.dtype, float(values.double().sum()), float(values.flatten()[0]))
@@ -52,7 +56,7 @@ def _equal(net: nn.Module) -> Iterable[Place]:
     said: set[str] = set()
     for same in groups.values():
         first = same[0][1]
-        names = [n for n, p in same if p is first or torch.equal(p.detach(), first.detach())]
+        names = [n for n, p in same if torch.equal(p.detach(), first.detach())]
         # A frozen copy is a teacher, or an average of its original.
         if len(names) < 2 or not all(p.requires_grad for _, p in same):
             continue

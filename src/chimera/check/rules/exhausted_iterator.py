@@ -1,28 +1,20 @@
 """Iterators that a second forward finds empty."""
 
 import ast
-from collections.abc import Iterable
-from types import GeneratorType
+import itertools
+from collections.abc import Iterable, Iterator
+from io import IOBase
 
 from chimera.check.context import Context
 from chimera.check.rule import Place, Rule
 from chimera.paths.structure import own_attributes
 
-_ONCE: tuple[type, ...] = (
-    GeneratorType,
-    map,
-    filter,
-    zip,
-    enumerate,
-    reversed,
-    type(iter([])),
-    type(iter(())),
-)
+_ENDLESS = (itertools.count, itertools.cycle, itertools.repeat)
 
 
 def find(context: Context) -> Iterable[Place]:
     for path, module in context.modules:
-        once = {n: v for n, v in own_attributes(module).items() if isinstance(v, _ONCE)}
+        once = {n: v for n, v in own_attributes(module).items() if _ends(v)}
         if not once:
             continue
         read = {
@@ -42,6 +34,13 @@ def find(context: Context) -> Iterable[Place]:
                     line,
                     mend=f"Write self.{name} = nn.ModuleList(...), which registers layers, too.",
                 )
+
+
+def _ends(value: object) -> bool:
+    """Whether a value is an iterator of Python's own that is used up."""
+    if not isinstance(value, Iterator) or isinstance(value, (*_ENDLESS, IOBase)):
+        return False
+    return type(value).__module__ in ("builtins", "itertools")
 
 
 RULE = Rule(

@@ -3,11 +3,16 @@
 from collections.abc import Iterable
 
 from chimera.check.context import Context
+from chimera.check.experiment import Experiment
+from chimera.check.operations import Value, Visit
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import Tape, Visit
+from chimera.check.tape import Tape
 
 LARGE = 1e4
 """The root mean square above which activations explode, of inputs near 1."""
+
+HUGE = 1e8
+"""The same of what a layer inside gives, where a softmax, say, hides it from the output."""
 
 SMALL = 1e-5
 """The root mean square below which they vanish."""
@@ -23,12 +28,22 @@ def find(context: Context) -> Iterable[Place]:
     given = [v.size for v in tape.inputs if v.dtype.is_floating_point]
     if not sizes or (given and not 1e-2 < max(given) < 1e2):
         return
-    large = max(sizes) > LARGE
+    inner = [v.size for visit in tape.visits for v in visit.outputs if _counts(v)]
+    large = max(sizes) > LARGE or max(inner, default=0.0) > HUGE
     # Exactly zero is a layer that starts at zero.
     if not large and not 0 < max(sizes) < SMALL:
+        if _is_deaf(experiment):
+            yield Place(
+                "",
+                "activations vanish: the output stays the same to a part in a million when the "
+                "input changes",
+                mend=_MEND,
+            )
         return
     said = "grow" if large else "vanish"
-    said = f"activations {said}: the root mean square of the output is {max(sizes):.2g}"
+    size = max(sizes) if not large or max(sizes) > LARGE else max(inner)
+    of = "the output" if size == max(sizes) else "a layer's output"
+    said = f"activations {said}: the root mean square of {of} is {size:.2g}"
     found = _first(tape, large)
     if found is not None:
         limit = LARGE if large else SMALL
@@ -36,8 +51,32 @@ def find(context: Context) -> Iterable[Place]:
     yield Place(
         found.path if found is not None else "",
         said,
-        mend="Draw weights by the width of the layer (nn.init.kaiming_normal_), or put a norm "
-        "behind it.",
+        mend=_MEND,
+    )
+
+
+_MEND = "Draw weights by the width of the layer (nn.init.kaiming_normal_), or put a norm behind it."
+
+
+def _counts(value: Value) -> bool:
+    return value.dtype.is_floating_point and value.finite
+
+
+def _is_deaf(experiment: Experiment) -> bool:
+    """Whether other inputs change no output by more than a millionth, though it is made of them
+    and is not zero."""
+    one, other = experiment.another_training or (None, None)
+    if one is None or other is None or one.gaps:
+        return False
+    heard = {value for given in one.inputs for value in one.descendants(given)}
+    pairs = [
+        (a, b)
+        for a, b in zip(one.outputs, other.outputs, strict=False)
+        if _counts(a) and _counts(b) and a in heard and a.size > 0
+    ]
+    rows = [(a.row, b.row) for a, b in pairs if a.row is not None and b.row is not None]
+    return len(rows) == len(one.outputs) and all(
+        abs(x - y) <= 1e-6 * max(abs(x), abs(y)) for a, b in rows for x, y in zip(a, b, strict=True)
     )
 
 
@@ -62,7 +101,7 @@ RULE = Rule(
     name="extreme-activations",
     severity="warning",
     what="A network at initialization whose output has a root mean square above 10,000 or below "
-    "0.00001 at inputs near 1. Needs the specification.",
+    "0.00001 at inputs near 1, or does not change when they do. Needs the specification.",
     why="The first gradients are as extreme: the loss overflows, or nothing is learned.",
     mend="Draw weights by the width of the layer, or put a norm behind it.",
     before="""\

@@ -1,8 +1,9 @@
 """A size of the batch that is written into the network."""
 
+import math
 from collections.abc import Iterable
 
-from chimera.check.context import Context
+from chimera.check.context import Context, blamed
 from chimera.check.rule import Place, Rule
 from chimera.check.tape import Tape
 
@@ -13,17 +14,14 @@ def find(context: Context) -> Iterable[Place]:
         return
     rows = experiment.rows
     tape, error = experiment.with_rows(rows + 1)
-    # A multiple may still pass: an even batch, say.
-    if error is None or experiment.with_rows(2 * rows)[1] is None:
+    if error is None:
+        yield from _cut_anew(experiment.evaluation, tape, rows)
         return
-    trace = error.__traceback__
-    file = line = None
-    while trace is not None:
-        source = context.sources.file(trace.tb_frame.f_code.co_filename)
-        name = trace.tb_frame.f_globals.get("__name__", "")
-        if source is not None and name.split(".")[0] not in ("torch", "chimera"):
-            file, line = source.path, trace.tb_lineno
-        trace = trace.tb_next
+    # A multiple may still pass: an even batch, say.
+    double, failed = experiment.with_rows(2 * rows)
+    if failed is None and any(value.shape[:1] == (2 * rows,) for value in double.outputs):
+        return
+    file, line = blamed(error)
     yield Place(
         _innermost(tape),
         f"{rows} rows pass, {rows + 1} do not: {type(error).__name__}: "
@@ -32,6 +30,22 @@ def find(context: Context) -> Iterable[Place]:
         line,
         None if experiment.batched else "info",
     )
+
+
+def _cut_anew(whole: Tape, more: Tape, rows: int) -> Iterable[Place]:
+    """An output whose numbers follow the batch, but not its rows."""
+    for one, other in zip(whole.outputs, more.outputs, strict=False):
+        sizes = math.prod(one.shape), math.prod(other.shape)
+        if one.shape[:1] == other.shape[:1] == (rows,) and sizes[0] * (rows + 1) == sizes[1] * rows:
+            maker = one.maker
+            yield Place(
+                maker.path if maker is not None else "",
+                f"{rows} rows give an output {list(one.shape)}, and {rows + 1} rows one "
+                f"{list(other.shape)}",
+                maker.file if maker is not None else None,
+                maker.line if maker is not None else None,
+            )
+            return
 
 
 def _innermost(tape: Tape) -> str:

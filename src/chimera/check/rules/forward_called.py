@@ -9,8 +9,22 @@ from chimera.check.source import Method
 
 
 def find(context: Context) -> Iterable[Place]:
-    for path, method in context.running():
+    for path, module, method in context.methods("forward"):
+        called_at = {id(n.func) for n in ast.walk(method.node) if isinstance(n, ast.Call)}
         for node in ast.walk(method.node):
+            name = method.attribute(node) or ""
+            if id(node) not in called_at and name.endswith(".forward") and module is not None:
+                try:
+                    module.get_submodule(name.removesuffix(".forward"))
+                except AttributeError:
+                    continue
+                yield Place(
+                    path,
+                    f"{method.name} of {method.owner.__name__} takes {ast.unparse(node)}",
+                    method.file.path,
+                    node.lineno,  # type: ignore[attr-defined]
+                    mend="Take the module itself: it can be called.",
+                )
             if isinstance(node, ast.Call) and _calls_forward(method, node):
                 called = ast.unparse(node.func)
                 yield Place(

@@ -10,9 +10,12 @@ from chimera.check.finding import Severity
 from chimera.check.rule import Place, Rule
 from chimera.check.source import Method
 
-_MAKERS = frozenset(("zeros", "ones", "rand", "randn", "empty", "full", "eye"))
+_MAKERS = frozenset(
+    ("zeros", "ones", "rand", "randn", "empty", "full", "eye", "arange", "linspace", "tensor")
+)
 _DEVICES = ("cuda", "cpu", "mps", "xpu")
-_LESS = ("half", "bfloat16", "double")
+_CASTS = ("half", "bfloat16", "float", "double")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def find(context: Context) -> Iterable[Place]:
@@ -36,19 +39,73 @@ def _of_call(
         if name == "cuda" and method.resolve(call.func) is None:
             yield f"{text} moves to one device, whatever the caller's", None
         first = call.args[0] if call.args else None
-        if name == "to" and isinstance(first, ast.Constant) and _is_device(first.value):
+        if name == "to" and _is_device(_constant(method, first)):
             yield f"{text} moves to one device, whatever the caller's", None
-        if running and name in _LESS and not call.args and method.resolve(owner) is None:
+        casts = name in _CASTS and not call.args
+        if name == "to" and first is not None:
+            casts = method.resolve(first) in _DTYPES
+        if running and casts and method.resolve(owner) is None:
             yield f"{text} sets a dtype, whatever the network's", "info"
-    if isinstance(device, ast.Constant) and _is_device(device.value):
+        if name == "type" and first is not None and ast.unparse(first).endswith("Tensor"):
+            yield f"{text} sets a dtype and the CPU, whatever the network's", None
+    if _is_device(_constant(method, device)):
         yield f"{text} is made on one device, whatever the network's", None
     if not running or device is not None or id(call) in moved:
         return
     made = method.resolve(call.func)
     name = getattr(made, "__name__", "")
     starred = any(k.arg is None for k in call.keywords)
+    if name in ("arange", "linspace", "tensor") and (id(call) in _only_indexes(method)):
+        return
+    # A tensor of one number meets tensors of any device.
+    if name == "tensor" and not (call.args and isinstance(call.args[0], (ast.List, ast.Tuple))):
+        return
     if name in _MAKERS and made is getattr(torch, name) and not starred:
         yield f"{text} is made on the CPU, wherever the input is", None
+
+
+def _constant(method: Method, value: ast.expr | None) -> object:
+    """What an argument is: written out, a name that the method sets to such, or a global."""
+    if isinstance(value, ast.Constant):
+        return value.value
+    if not isinstance(value, ast.Name):
+        return None
+    set_to = [
+        node.value
+        for node in ast.walk(method.node)
+        if isinstance(node, ast.Assign)
+        and any(isinstance(t, ast.Name) and t.id == value.id for t in node.targets)
+    ]
+    if set_to:
+        one = set_to[0]
+        return one.value if len(set_to) == 1 and isinstance(one, ast.Constant) else None
+    arguments = method.node.args
+    given = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+    if any(argument.arg == value.id for argument in given):
+        return None
+    found = method.namespace.get(value.id)
+    return str(found) if isinstance(found, (str, torch.device)) else None
+
+
+def _only_indexes(method: Method) -> set[int]:
+    """The calls between brackets, or whose name stands only there: an index may be on the CPU."""
+    inside = {
+        id(part)
+        for node in ast.walk(method.node)
+        if isinstance(node, ast.Subscript)
+        for part in ast.walk(node.slice)
+    }
+    for node in ast.walk(method.node):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            read = [
+                n
+                for n in ast.walk(method.node)
+                if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)
+            ]
+            if read and all(id(n) in inside for n in read):
+                inside.update(id(part) for part in ast.walk(node.value))
+    return inside
 
 
 def _is_device(value: object) -> bool:

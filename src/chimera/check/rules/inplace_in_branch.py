@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from chimera.check.context import Context
+from chimera.check.operations import Op, Visit
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import Op, Tape, Visit
+from chimera.check.tape import Tape
 
 _SUMS = frozenset(("add", "add_", "sub", "mul", "cat", "concat", "__radd__"))
 

@@ -18,6 +18,34 @@ _TENSORS = frozenset(
 
 
 def find(context: Context) -> Iterable[Place]:
+    lines: set[int | None] = set()
+    paths: set[str] = set()
+    for place in _written(context):
+        lines.add(place.line)
+        paths.add(place.path)
+        yield place
+    experiment = context.experiment
+    if experiment is None or experiment.evaluation is None:
+        return
+    tape = experiment.evaluation
+    given = {value.storage: value.name for value in tape.inputs if value.storage}
+    for op in tape.ops:
+        changed = op.kwargs.get("out", op.inputs[0] if op.inplace and op.inputs else None)
+        name = given.get(getattr(changed, "storage", 0))
+        if name is None or op.line in lines or (op.line is None and "" in paths):
+            continue
+        lines.add(op.line)
+        paths.add(op.path)
+        yield Place(
+            op.path,
+            f"{op.name} changes the network's {name} in place",
+            op.file,
+            op.line,
+        )
+
+
+def _written(context: Context) -> Iterable[Place]:
+    """What the source of each forward shows."""
     seen: set[int] = set()
     for path, module in context.modules:
         method = context.sources.method(type(module), "forward")
@@ -121,7 +149,9 @@ class _Follow:
                 return keyword.value.value is True
         name = self.method.attribute(call.func)
         if name is None:
-            return False
+            # torch.relu_(x), F.relu_(x)
+            called = str(getattr(self.method.resolve(call.func), "__name__", ""))
+            return called.endswith("_") and not called.endswith("__") and hasattr(Tensor, called)
         try:
             layer = self.module.get_submodule(name)
         except AttributeError:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from chimera.check.context import Context
 from chimera.check.finding import Severity
+from chimera.check.operations import LEAVING
 from chimera.check.rule import Place, Rule
 from chimera.check.source import Method
 
@@ -18,6 +19,31 @@ _NO_GRADIENT = ("no_grad", "inference_mode")
 
 
 def find(context: Context) -> Iterable[Place]:
+    said: set[tuple[str | None, int | None]] = set()
+    for place in _written(context):
+        said.add((place.file, place.line))
+        yield place
+    experiment = context.experiment
+    if experiment is None or experiment.training is None:
+        return
+    # float(x), int(x), np.asarray(x), and what other functions do.
+    for op in experiment.training.ops:
+        if op.name in LEAVING and op.line is not None and (op.file, op.line) not in said:
+            said.add((op.file, op.line))
+            file = context.sources.file(op.file or "")
+            text = file.line(op.line).strip() if file is not None else ""
+            yield Place(
+                op.path,
+                f"`{text}` takes numbers out of torch, and waits for the device",
+                op.file,
+                op.line,
+                "info",
+                mend="Keep the tensor, or take a number from the configuration.",
+            )
+
+
+def _written(context: Context) -> Iterable[Place]:
+    """What the methods that run say."""
     for path, method in context.running():
         if any(_is_no_gradient(part) for part in method.node.decorator_list):
             continue

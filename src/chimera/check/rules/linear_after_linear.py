@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from chimera.check.context import Context
+from chimera.check.operations import through
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import through
 
 _NOTHING = frozenset(
     ("view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "dropout", "clone")

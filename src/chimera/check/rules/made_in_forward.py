@@ -28,6 +28,23 @@ _WITH_STATE = (nn.PReLU, nn.MultiheadAttention, nn.ParameterList, nn.ParameterDi
 
 
 def find(context: Context) -> Iterable[Place]:
+    said: set[str] = set()
+    for place in _written(context):
+        said.add(place.path)
+        yield place
+    experiment = context.experiment
+    if experiment is None or experiment.training is None:
+        return
+    # What other functions make, and what is found by other names.
+    for op in experiment.training.ops:
+        made = any(value.foreign and value.made for value in op.inputs)
+        if made and op.path not in said:
+            said.add(op.path)
+            yield Place(op.path, "a parameter is made in the call", op.file, op.line)
+
+
+def _written(context: Context) -> Iterable[Place]:
+    """What the methods that run make."""
     for path, method in context.running():
         for call, guarded in _calls(method.node, guarded=False):
             kind = method.resolve(call.func)

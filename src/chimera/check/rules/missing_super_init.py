@@ -1,14 +1,40 @@
 """Constructors that leave out ``super().__init__()``, or come to it too late."""
 
 import ast
+import dataclasses
 from collections.abc import Iterable
 
-from chimera.check.context import Context, is_super
+from chimera.check.context import Context, blamed, is_super
 from chimera.check.rule import Place, Rule
 from chimera.check.source import Method
 
+_REFUSED = "before Module.__init__() call"
+"""What torch says when a constructor registers something too early."""
+
 
 def find(context: Context) -> Iterable[Place]:
+    places = list(_written(context))
+    yield from places
+    error = context.refused
+    if places or error is None or _REFUSED not in str(error):
+        return
+    for path, kind in context.kinds:
+        file, line = blamed(error)
+        made_by_dataclass = dataclasses.is_dataclass(kind)
+        yield Place(
+            path,
+            f"the constructor of {kind.__name__} registers a module or parameter before "
+            "nn.Module.__init__() has run",
+            file,
+            line,
+            mend="Call super().__init__() first in __post_init__, and write "
+            "@dataclass(eq=False): modules are compared by identity."
+            if made_by_dataclass
+            else None,
+        )
+
+
+def _written(context: Context) -> Iterable[Place]:
     for path, source in context.classes():
         constructor = source.methods.get("__init__")
         if constructor is None:

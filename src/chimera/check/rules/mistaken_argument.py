@@ -1,7 +1,9 @@
 """Arguments of layers that do not mean what they look like."""
 
 import ast
+import inspect
 from collections.abc import Iterable, Iterator
+from typing import TypeGuard
 
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ def find(context: Context) -> Iterable[Place]:
     for path, module in context.modules:
         for said, mend, severity in _mistakes(module):
             yield Place(path, said, severity=severity, mend=mend)
+    yield from _of_calls(context)
+    yield from _of_the_run(context)
     for path, method in context.running():
         for node in ast.walk(method.node):
             # nn.ReLU(x) makes a layer: its argument is inplace.
@@ -37,6 +41,69 @@ def find(context: Context) -> Iterable[Place]:
                 )
 
 
+_NUMBERS = (
+    *("p", "eps", "momentum", "beta", "alpha", "lambd", "threshold", "min_val", "max_val", "init"),
+    *("kernel_size", "stride", "padding", "dilation", "groups", "num_groups", "upper", "lower"),
+)
+"""Attributes of torch's layers that are numbers."""
+
+
+def _of_calls(context: Context) -> Iterator[Place]:
+    """A number where a layer takes true or false: nn.Linear(20, 5, 0.1)."""
+    for start in ("__init__", "forward"):
+        for path, _, method in context.methods(start):
+            for call in ast.walk(method.node):
+                kind = method.resolve(call.func) if isinstance(call, ast.Call) else None
+                if not (isinstance(call, ast.Call) and _is_torchs(kind)):
+                    continue
+                names = list(inspect.signature(kind).parameters.values())
+                for argument, value in zip(names, call.args, strict=False):
+                    number = isinstance(value, ast.Constant) and type(value.value) is float
+                    if argument.annotation in (bool, "bool") and number:
+                        yield Place(
+                            path,
+                            f"{ast.unparse(call)}: argument {argument.name} is true or false, not "
+                            f"{ast.unparse(value)}",
+                            method.file.path,
+                            call.lineno,
+                            "error",
+                            mend="Name the argument that was meant.",
+                        )
+
+
+def _is_torchs(kind: object) -> TypeGuard[type[nn.Module]]:
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, nn.Module)
+        and kind.__module__.startswith("torch.nn.modules.")
+    )
+
+
+_RATES = {"dropout": "p", "leaky_relu": "negative_slope", "elu": "alpha", "softplus": "beta"}
+
+
+def _of_the_run(context: Context) -> Iterator[Place]:
+    """True or False where a function takes a number: F.dropout(x, self.training)."""
+    if context.experiment is None or context.experiment.training is None:
+        return
+    for op in context.experiment.training.ops:
+        name = _RATES.get(op.name)
+        # A layer's own attribute is told of the layer.
+        if name is None or op.line is None or not isinstance(op.argument(name, 1), bool):
+            continue
+        visit = [v for v in context.experiment.training.visits if v.path == op.path]
+        if any(type(v.module).__module__.startswith("torch.nn.modules") for v in visit):
+            continue
+        yield Place(
+            op.path,
+            f"{op.name} gets {op.argument(name, 1)} as {name}, which is a number",
+            op.file,
+            op.line,
+            "error",
+            mend="Name the argument that was meant: training=self.training, inplace=True.",
+        )
+
+
 _INPLACE = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.SELU, nn.Mish, nn.Hardswish, nn.Hardsigmoid)
 
 
@@ -49,6 +116,17 @@ def _mistakes(module: nn.Module) -> Iterator[tuple[str, str, Severity]]:
                 f"Write {kind.__name__}(inplace={value}).",
                 "error",
             )
+    if type(module).__module__.startswith("torch.nn.modules."):
+        told = [name for kind, name in _SLOPES if isinstance(module, kind)]
+        for name in _NUMBERS:
+            value = vars(module).get(name)
+            first = value[0] if isinstance(value, tuple) and value else value
+            if isinstance(first, bool) and name not in told:
+                yield (
+                    f"{name} of this {type(module).__name__} is {first}, and is a number",
+                    "Name the argument that was meant: inplace=True, bias=False.",
+                    "error",
+                )
     if type(module) in _INPLACE and isinstance(getattr(module, "inplace", None), Tensor):
         name = type(module).__name__
         yield f"{name}(tensor): the argument is inplace", f"Write {name}()(tensor).", "error"

@@ -6,8 +6,9 @@ from torch import nn
 
 from chimera.check.context import Context
 from chimera.check.finding import Severity
+from chimera.check.operations import Op, through
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import Op, Tape, through
+from chimera.check.tape import Tape
 
 _DROPOUTS = ((nn.Dropout1d, 3), (nn.Dropout2d, 4), (nn.Dropout3d, 5))
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -29,7 +30,7 @@ def find(context: Context) -> Iterable[Place]:
                     mend="Use nn.Dropout, or the dropout of that many axes.",
                 )
     for op in tape.ops:
-        for found, said, severity, mend in (*_cut_view(op), *_last_step(op, tape)):
+        for found, said, severity, mend in (*_cut_view(op), *_last_step(op), *_dropped(op, tape)):
             yield Place(found.path, said, found.file, found.line, severity, mend=mend)
 
 
@@ -54,19 +55,52 @@ def _cut_view(op: Op) -> Iterator[tuple[Op, str, Severity | None, str]]:
         )
 
 
-def _last_step(op: Op, tape: Tape) -> Iterator[tuple[Op, str, Severity | None, str]]:
-    """``output[:, -1]`` of a recurrent network that runs in both directions."""
-    if op.name != "__getitem__" or not op.inputs:
+def _dropped(op: Op, tape: Tape) -> Iterator[tuple[Op, str, Severity | None, str]]:
+    """dropout2d of three axes, called as a function."""
+    wanted = {"dropout1d": 3, "dropout2d": 4, "dropout3d": 5}.get(op.name)
+    layers = {visit.path for visit in tape.visits if isinstance(visit.module, _LAYERS)}
+    if wanted is not None and op.path not in layers and len(op.inputs[0].shape) < wanted:
+        shape = list(op.inputs[0].shape)
+        said = (
+            f"{op.name} gets {shape}, {len(shape)} axes: it expects {wanted}, the channels second"
+        )
+        yield op, said, None, "Use dropout, or the one of that many axes."
+
+
+_LAYERS = tuple(kind for kind, _ in _DROPOUTS)
+
+
+def _last_step(op: Op) -> Iterator[tuple[Op, str, Severity | None, str]]:
+    """``output[:, -1]`` of a recurrent network that runs in both directions, or of one whose
+    batch stands there."""
+    if op.name not in ("__getitem__", "select") or not op.inputs:
         return
     *_, value = through(op.inputs[0], frozenset(("dropout",)))
     maker = value.maker
     if maker is None or maker.name not in _RECURRENT or value is not maker.outputs[0]:
         return
     both, first = (maker.args[7], maker.args[8]) if len(maker.args) > 8 else (False, False)
-    index = op.args[1] if isinstance(op.args[1], tuple) else (op.args[1],)
+    index: tuple[object, ...]
+    if op.name == "select":
+        axis = op.argument("dim", 1)
+        index = (*(slice(None) for _ in range(axis)), op.argument("index", 2))
+    else:
+        index = op.args[1] if isinstance(op.args[1], tuple) else (op.args[1],)
     time = 1 if first else 0
-    if both and len(index) > time and len(op.inputs[0].shape) == 3 and _is_last(index[time]):
-        wide = len(index) < 3 or index[2] == slice(None)
+    if len(op.inputs[0].shape) != 3 or len(maker.inputs[0].shape) != 3:
+        return
+    batch = 1 - time
+    whole = len(index) <= time or _is_whole(index[time])
+    if len(index) > batch and _is_last(index[batch]) and whole:
+        yield (
+            op,
+            f"the last sample of the batch, not the last step: axis {batch} is the batch where "
+            f"batch_first is {first}",
+            None,
+            "Write output[:, -1]." if first else "Write output[-1], or batch_first=True.",
+        )
+    elif both and len(index) > time and _is_last(index[time]):
+        wide = len(index) < 3 or _is_whole(index[2])
         if wide and op.inputs[0].shape[time] > 1:
             yield (
                 op,
@@ -74,6 +108,10 @@ def _last_step(op: Op, tape: Tape) -> Iterator[tuple[Op, str, Severity | None, s
                 None,
                 "Use the last state of each direction: torch.cat([h[-2], h[-1]], dim=1).",
             )
+
+
+def _is_whole(index: object) -> bool:
+    return index == slice(None)
 
 
 def _is_last(index: object) -> bool:

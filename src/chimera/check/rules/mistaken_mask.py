@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from chimera.check.context import Context
+from chimera.check.operations import Op, Value, through
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import Op, Value, through
+from chimera.check.tape import Tape
 
 _BETWEEN = frozenset(("view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "dropout"))
 
@@ -16,7 +17,16 @@ def find(context: Context) -> Iterable[Place]:
     experiment = context.experiment
     if experiment is None or experiment.evaluation is None:
         return
-    for op in experiment.evaluation.ops:
+    said: set[tuple[str, str | None, int | None]] = set()
+    for place in _mistaken(experiment.evaluation):
+        # What MultiheadAttention makes of a mask is told once.
+        if (place.path, place.file, place.line) not in said:
+            said.add((place.path, place.file, place.line))
+            yield place
+
+
+def _mistaken(tape: Tape) -> Iterable[Place]:
+    for op in tape.ops:
         if op.name in ("masked_fill", "masked_fill_"):
             filled = op.argument("value", 2)
             if not (isinstance(filled, (int, float)) and filled <= -1e3):
@@ -32,18 +42,37 @@ def find(context: Context) -> Iterable[Place]:
             if _triangle(op.argument("mask", 1)) == "lower":
                 yield _place(
                     op,
-                    "the mask leaves out the past and the position itself, and keeps the future",
+                    _INVERTED,
                     "Invert the mask: masked_fill(~mask, ...), or use torch.triu(..., diagonal=1).",
                 )
+        elif op.name == "where" and len(op.args) == 3:
+            condition, yes, no = op.args
+            inverted = {"lower": yes, "upper": no}.get(_triangle(condition) or "")
+            if isinstance(inverted, (int, float)) and inverted <= -1e3:
+                yield _place(op, _INVERTED, "Invert the mask: exchange the two values.")
+        elif op.name in ("add", "add_", "__radd__") and _into_softmax(op):
+            if any(_triangle(value, left=True) == "lower" for value in op.inputs):
+                yield _place(
+                    op, _INVERTED, "Use torch.triu(..., diagonal=1) for what is to be left out."
+                )
         elif op.name == "scaled_dot_product_attention":
-            if _triangle(op.argument("attn_mask", 3)) == "upper":
+            mask = op.argument("attn_mask", 3)
+            if _triangle(mask, left=True) == "lower":
+                yield _place(
+                    op, _INVERTED, "Use torch.triu(..., diagonal=1), or write is_causal=True."
+                )
+            if _triangle(mask) == "upper":
                 yield _place(
                     op,
                     "the mask keeps the future alone: here True means that an entry takes part",
                     "Invert the mask, or write is_causal=True.",
                 )
         elif op.name == "multi_head_attention_forward" and (
-            _triangle(op.kwargs.get("attn_mask")) == "lower"
+            "lower"
+            in (
+                _triangle(op.kwargs.get("attn_mask")),
+                _triangle(op.kwargs.get("attn_mask"), left=True),
+            )
         ):
             yield _place(
                 op,
@@ -57,9 +86,27 @@ def _place(op: Op, said: str, mend: str) -> Place:
     return Place(op.path, said, op.file, op.line, mend=mend)
 
 
-def _triangle(mask: object) -> str | None:
-    """``"lower"`` where True stands on and below the diagonal alone, ``"upper"`` above it."""
-    small: Tensor | None = mask.small if isinstance(mask, Value) else None
+_INVERTED = "the mask leaves out the past and the position itself, and keeps the future"
+
+
+def _into_softmax(op: Op) -> bool:
+    """Whether a softmax reads what a sum gives, with little between."""
+    waiting = list(op.outputs)
+    while waiting:
+        for reader in waiting.pop().readers:
+            if reader.name == "softmax":
+                return True
+            if reader.name in _BETWEEN or reader.name in ("add", "add_", "float"):
+                waiting.extend(reader.outputs)
+    return False
+
+
+def _triangle(mask: object, left: bool = False) -> str | None:
+    """``"lower"`` where True stands on and below the diagonal alone, ``"upper"`` above it; with
+    ``left``, where a sum with the mask leaves out."""
+    small: Tensor | None = None
+    if isinstance(mask, Value):
+        small = mask.left if left else mask.small
     if small is None or small.dim() < 2 or small.shape[-1] != small.shape[-2]:
         return None
     if small.shape[-1] < 2:

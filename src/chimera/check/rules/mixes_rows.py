@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from chimera.check.context import Context
 from chimera.check.finding import Severity
+from chimera.check.operations import Op, Value, Visit
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import Op, Tape, Value, Visit
+from chimera.check.tape import Tape
 
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _MENDS = {

@@ -11,6 +11,54 @@ from chimera.check.source import Method
 
 
 def find(context: Context) -> Iterable[Place]:
+    said: set[tuple[str, bool]] = set()
+    for place in _written(context):
+        said.add((place.path, place.severity is None))
+        yield place
+    if context.fresh and not any(not running for _, running in said):
+        yield from _born_in_evaluation(context)
+    experiment = context.experiment
+    for tape in (experiment.training, experiment.evaluation) if experiment is not None else ():
+        if tape is not None and tape.switched and not any(running for _, running in said):
+            first = tape.switched[0]
+            kind = type(dict(tape.root.named_modules())[first]).__name__
+            said.add((first, True))
+            yield Place(
+                first,
+                f"the forward call leaves this {kind} in another mode than before",
+            )
+
+
+def _born_in_evaluation(context: Context) -> Iterable[Place]:
+    """What the constructor leaves in evaluation, where no ``train`` of a class keeps it there."""
+    if context.root is None:
+        return
+    kept: list[str] = []
+    modules = dict(context.paths)
+    for path, module in context.modules:
+        own = context.sources.method(type(module), "train") is not None
+        if own or any(path == k or path.startswith(f"{k}.") or not k for k in kept):
+            kept.append(path)
+        elif not module.training:
+            kept.append(path)
+            above = path.rpartition(".")[0]
+            holder = type(modules[above])
+            file, line = context.assigned(holder, path.rpartition(".")[2])
+            yield Place(
+                path,
+                f"the constructor leaves this {type(module).__name__} in evaluation mode",
+                file,
+                line,
+                "warning",
+                why=_UNDONE,
+            )
+
+
+_UNDONE = "train() on the whole network undoes it, before the first step."
+
+
+def _written(context: Context) -> Iterable[Place]:
+    """The calls in the constructor and in what forward runs."""
     for start in ("__init__", "forward"):
         for path, module, method in context.methods(start):
             # A train() of the class's own keeps a part in evaluation: that is the right way.
@@ -28,9 +76,7 @@ def find(context: Context) -> Iterable[Place]:
                     method.file.path,
                     node.lineno,  # type: ignore[attr-defined]
                     "warning" if start == "__init__" else None,
-                    why="train() on the whole network undoes it, before the first step."
-                    if start == "__init__"
-                    else None,
+                    why=_UNDONE if start == "__init__" else None,
                 )
 
 

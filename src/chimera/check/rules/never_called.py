@@ -8,7 +8,9 @@ from torch import nn
 from chimera.check.context import Context
 from chimera.check.finding import Severity
 from chimera.check.rule import Place, Rule
+from chimera.check.source import is_users
 from chimera.check.tape import Tape
+from chimera.paths.walk import join
 
 
 def find(context: Context) -> Iterable[Place]:
@@ -21,14 +23,17 @@ def find(context: Context) -> Iterable[Place]:
         for path, module in experiment.net.named_modules()
         if any(True for _ in module.parameters()) and not any(_used(t, path) for t in tapes)
     }
+    yield from _idle(context, tapes)
     severity: Severity | None = None
     if _has_more_arguments(experiment.net, len(experiment.tensors)):
         severity = "info"
+    yield from _own_parameters(experiment.net, tapes, unused, severity)
+    modules = dict(experiment.net.named_modules())
     for path, module in unused.items():
         above = path.rpartition(".")[0]
         if path and above in unused:
             continue
-        holder = experiment.net.get_submodule(above)
+        holder = modules[above]
         chosen = isinstance(holder, (nn.ModuleList, nn.ModuleDict))
         file, line = context.assigned(type(holder), path.rpartition(".")[2])
         yield Place(
@@ -40,6 +45,49 @@ def find(context: Context) -> Iterable[Place]:
             # One of a list may be chosen by the data or by a setting.
             "info" if chosen else severity,
         )
+
+
+def _own_parameters(
+    net: nn.Module,
+    tapes: tuple[Tape, Tape],
+    unused: dict[str, nn.Module],
+    severity: Severity | None,
+) -> Iterable[Place]:
+    """Parameters that nothing reads, of modules that are used otherwise."""
+    for path, module in net.named_modules():
+        if path in unused or type(module).__module__.startswith("torch."):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            full = join(path, name)
+            values = [tape.state[full] for tape in tapes if full in tape.state]
+            if values and not any(value.readers for value in values):
+                yield Place(
+                    path,
+                    f"the parameter `{full}` {list(parameter.shape)} is never used",
+                    severity=severity,
+                )
+
+
+def _idle(context: Context, tapes: tuple[Tape, Tape]) -> Iterable[Place]:
+    """Activations, dropouts and the like, which hold nothing, that are built and never called."""
+    assert context.experiment is not None
+    net = context.experiment.net
+    called = {visit.path for tape in tapes for visit in tape.visits}
+    modules = dict(net.named_modules())
+    for path, module in modules.items():
+        above, _, name = path.rpartition(".")
+        holder = type(modules[above])
+        if (
+            path not in called
+            and not isinstance(module, (nn.Identity, nn.modules.loss._Loss))
+            and type(module).__module__.startswith("torch.nn.modules.")
+            and not any(True for _ in (*module.parameters(), *module.buffers(), *module.children()))
+            and above in called
+            and is_users(holder)
+        ):
+            file, line = context.assigned(holder, name)
+            said = f"{type(module).__name__} is never called"
+            yield Place(path, said, file, line, "info", why="What it was meant to do is not done.")
 
 
 def _used(tape: Tape, path: str) -> bool:
@@ -61,8 +109,9 @@ def _has_more_arguments(net: nn.Module, given: int) -> bool:
 RULE = Rule(
     name="never-called",
     severity="warning",
-    what="A layer with parameters that the network builds and that neither training nor evaluation "
-    "uses. Needs the specification.",
+    what="A layer or parameter that the network builds and that neither training nor evaluation "
+    "uses; an activation or dropout that is never called is worth knowing. Needs the "
+    "specification.",
     why="It takes memory and is saved, but it does nothing; the layer that was meant to run there "
     "is missing from the computation. DistributedDataParallel stops at such parameters.",
     mend="Call it in forward, or do not build it.",

@@ -3,10 +3,13 @@
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 from chimera.check.context import Context
+from chimera.check.operations import LEAVING, Op
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import LEAVING, Op, Tape
+from chimera.check.tape import Tape
+from chimera.paths.walk import join
 
 
 def find(context: Context) -> Iterable[Place]:
@@ -14,6 +17,7 @@ def find(context: Context) -> Iterable[Place]:
     if experiment is None or experiment.training is None:
         return
     tape = experiment.training
+    yield from _frozen(experiment.net)
     trained = [name for name, p in experiment.net.named_parameters() if p.requires_grad]
     found = experiment.gradients
     missed = [name for name in trained if found is None or found.get(name) is None]
@@ -43,6 +47,33 @@ def find(context: Context) -> Iterable[Place]:
             "output",
             mend="Use the result of the layer: the wrong variable may have been passed on.",
         )
+
+
+def _frozen(net: nn.Module) -> Iterable[Place]:
+    """The topmost modules of which every parameter is frozen, and frozen parameters beside."""
+    frozen = {name for name, p in net.named_parameters() if not p.requires_grad}
+    said: list[str] = []
+    for path, module in net.named_modules():
+        if any(path == above or path.startswith(f"{above}.") or not above for above in said):
+            continue
+        names = [join(path, name) for name, _ in module.named_parameters()]
+        own = [join(path, name) for name, _ in module.named_parameters(recurse=False)]
+        if names and frozen.issuperset(names):
+            said.append(path)
+            yield Place(
+                path,
+                f"all {len(names)} parameters are frozen (requires_grad is False)",
+                severity="info" if path else None,
+                mend="Nothing, if it is meant. Else leave requires_grad as it is.",
+            )
+        elif frozen.intersection(own):
+            listed = _listed([name for name in own if name in frozen])
+            yield Place(
+                path,
+                f"frozen (requires_grad is False): {listed}",
+                severity="info",
+                mend="Nothing, if it is meant. Else leave requires_grad as it is.",
+            )
 
 
 def _loss(tape: Tape, name: str) -> Op | None:
@@ -92,8 +123,8 @@ RULE = Rule(
     name="no-gradient",
     severity="warning",
     what="Parameters that are used, but that no gradient of the output reaches: what is computed "
-    "with them is detached, cast to integers, taken to numpy, run under no_grad, or never used. "
-    "Needs the specification.",
+    "with them is detached, cast to integers, taken to numpy, run under no_grad, or never used; "
+    "frozen ones are worth knowing. Needs the specification.",
     why="They stay what they were at initialization, silently; the network trains without them.",
     mend="Let the gradient through, or freeze the parameters (requires_grad_(False)) if that is "
     "meant.",

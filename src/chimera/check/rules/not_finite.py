@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from chimera.check.context import Context
+from chimera.check.operations import Op
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import Op, Tape
+from chimera.check.tape import Tape
 
 
 def find(context: Context) -> Iterable[Place]:

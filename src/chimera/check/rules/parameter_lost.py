@@ -1,7 +1,7 @@
 """A parameter that arithmetic has turned into a plain tensor."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 
@@ -13,24 +13,46 @@ from chimera.paths.structure import own_attributes
 
 def find(context: Context) -> Iterable[Place]:
     for path, module in context.modules:
-        kind = type(module)
-        running = {id(m.node) for m in context.reached(kind, "forward")}
-        for method in context.reached(kind, "__init__"):
-            if id(method.node) in running:
+        said: set[str] = set()
+        for name, place in _written(context, path, module):
+            said.add(name)
+            yield place
+        if not context.fresh:
+            continue
+        for name, value in own_attributes(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None and name not in said:
+                file, line = context.assigned(type(module), name)
+                yield Place(
+                    path,
+                    f"`{name}` is a plain tensor that the constructor computed from a parameter",
+                    file,
+                    line,
+                )
+
+
+def _written(context: Context, path: str, module: nn.Module) -> Iterator[tuple[str, Place]]:
+    """What the constructor says, by attribute."""
+    kind = type(module)
+    running = {id(m.node) for m in context.reached(kind, "forward")}
+    for method in context.reached(kind, "__init__"):
+        if id(method.node) in running:
+            continue
+        for node in ast.walk(method.node):
+            if not isinstance(node, ast.Assign) or not _is_derived(method, node.value):
                 continue
-            for node in ast.walk(method.node):
-                if not isinstance(node, ast.Assign) or not _is_derived(method, node.value):
-                    continue
-                for name in (n for target in node.targets for n in method.sets(target)):
-                    value = own_attributes(module).get(name)
-                    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-                        yield Place(
+            for name in (n for target in node.targets for n in method.sets(target)):
+                value = own_attributes(module).get(name)
+                if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                    yield (
+                        name,
+                        Place(
                             path,
                             f"`{name}` is a plain tensor: {ast.unparse(node.value)} computes one "
                             "from the parameter",
                             method.file.path,
                             node.lineno,
-                        )
+                        ),
+                    )
 
 
 def _is_derived(method: Method, value: ast.expr) -> bool:

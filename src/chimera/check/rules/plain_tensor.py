@@ -25,6 +25,9 @@ def find(context: Context) -> Iterable[Place]:
             ]
             if not plain or name in state or name in derived:
                 continue
+            # What was computed from a parameter is the business of parameter-lost.
+            if context.fresh and all(tensor.grad_fn is not None for tensor in plain):
+                continue
             file, line = context.assigned(type(module), name)
             if isinstance(getattr(module, name, None), Tensor):
                 said = f"`{name}` is a tensor {list(plain[0].shape)} in a plain attribute"
@@ -35,6 +38,28 @@ def find(context: Context) -> Iterable[Place]:
             # A tensor of one number on the CPU meets tensors of any device.
             scalars = all(tensor.ndim == 0 for tensor in plain)
             yield Place(path, said, file, line, "warning" if scalars else None, mend=mend)
+
+    yield from _of_classes(context, registered)
+
+
+def _of_classes(context: Context, registered: set[int]) -> Iterator[Place]:
+    """Tensors that are attributes of a class."""
+    for kind, paths in context.uses.items():
+        node = context.sources.of(kind).node
+        for name, value in vars(kind).items():
+            if not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
+                continue
+            if id(value) not in registered:
+                file = context.sources.of(kind).file
+                yield Place(
+                    paths[0],
+                    f"`{name}` is a tensor {list(value.shape)}, an attribute of the class "
+                    f"{kind.__name__}",
+                    file.path if file is not None else None,
+                    node.lineno if node is not None else None,
+                    "warning" if value.ndim == 0 else None,
+                    mend=f'Write self.register_buffer("{name}", ...) in the constructor.',
+                )
 
 
 def _written_when_run(context: Context, kind: type) -> Iterator[str]:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from chimera.check.context import Context
 from chimera.check.finding import Severity
+from chimera.check.operations import Op, through
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import Op, through
 
 _SOFTMAX = frozenset(("softmax", "log_softmax"))
 _FIRST: dict[str, tuple[frozenset[str], Severity]] = {

@@ -25,29 +25,38 @@ def find(context: Context) -> Iterable[Place]:
 
 
 def _replaced(body: list[ast.stmt]) -> Iterator[tuple[str, ast.Assign]]:
-    """The assignments of new layers to a network, in straight code behind its optimizer."""
+    """The assignments of new layers to a network, in the code behind its optimizer."""
     trained: set[str] = set()
+    for statement in _in_order(body):
+        if not isinstance(statement, ast.Assign):
+            continue
+        for target in statement.targets:
+            owners = [name for name in _owners(target) if name in trained]
+            if owners and isinstance(statement.value, ast.Call):
+                called = ast.unparse(statement.value.func)
+                if called.startswith("nn.") or ".nn." in called:
+                    yield owners[0], statement
+        trained -= {ast.unparse(target) for target in statement.targets}
+        value = statement.value
+        if isinstance(value, ast.Call) and "optim" in ast.unparse(value.func).lower():
+            trained |= {name for argument in value.args for name in _networks(argument)}
+
+
+def _in_order(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a block and of the blocks in it, functions and classes left out."""
     for statement in body:
-        if isinstance(statement, ast.Assign):
-            for target in statement.targets:
-                owner = _owner(target)
-                if owner in trained and isinstance(statement.value, ast.Call):
-                    called = ast.unparse(statement.value.func)
-                    if called.startswith("nn.") or ".nn." in called:
-                        yield owner, statement
-            value = statement.value
-            targets = {t.id for t in statement.targets if isinstance(t, ast.Name)}
-            trained -= targets
-            if isinstance(value, ast.Call) and "optim" in ast.unparse(value.func):
-                trained |= {name for argument in value.args for name in _networks(argument)}
+        yield statement
+        if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            for block in ("body", "orelse", "finalbody"):
+                yield from _in_order(getattr(statement, block, []))
 
 
-def _owner(target: ast.expr) -> str | None:
-    """``"net"`` for ``net.head`` and ``net.body[0]``."""
+def _owners(target: ast.expr) -> Iterator[str]:
+    """``"self.net"`` and ``"self"`` for ``self.net.head``; ``"net.body"`` for ``net.body[0]``."""
     inner: ast.AST = target
     while isinstance(inner, (ast.Attribute, ast.Subscript)):
         inner = inner.value
-    return inner.id if isinstance(inner, ast.Name) and inner is not target else None
+        yield ast.unparse(inner)
 
 
 def _networks(argument: ast.expr) -> Iterator[str]:
@@ -55,10 +64,9 @@ def _networks(argument: ast.expr) -> Iterator[str]:
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
-            and node.func.attr == "parameters"
-            and isinstance(node.func.value, ast.Name)
+            and node.func.attr in ("parameters", "named_parameters")
         ):
-            yield node.func.value.id
+            yield ast.unparse(node.func.value)
 
 
 RULE = Rule(

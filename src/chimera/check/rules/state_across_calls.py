@@ -1,6 +1,7 @@
 """What one call leaves behind for the next."""
 
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,10 +12,13 @@ from chimera.build.twin import replica
 from chimera.check.context import Context
 from chimera.check.experiment import Experiment, quiet
 from chimera.check.rule import Place, Rule
+from chimera.check.source import users
 from chimera.paths.nest import flatten
 from chimera.paths.structure import own_attributes
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_MANY = 20_000
+"""The most steps of a graph that are counted."""
 _TWICE = "backward through the graph a second time"
 
 
@@ -46,7 +50,7 @@ def find(context: Context) -> Iterable[Place]:
                 f"Detach it: self.{name or 'state'} = ....detach().",
             )
     if len(seen) == 4:
-        yield from _changes(context, seen)
+        yield from _changes(context, net, seen)
 
 
 def _step(net: nn.Module, experiment: Experiment) -> Exception | None:
@@ -69,12 +73,36 @@ def _seen(net: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path, module in net.named_modules():
         for name, value in own_attributes(module).items():
-            if isinstance(value, (list, dict, set)):
+            if isinstance(value, (list, dict, set)) or (
+                isinstance(value, deque) and value.maxlen is None
+            ):
                 found[f"{path}:{name}"] = len(value)
-        for name, tensor in (*module._parameters.items(), *module._modules.items()):
+            elif isinstance(value, Tensor) and value.grad_fn is not None:
+                found[f"{path}:{name}"] = _steps(value)
+        for kind in users(type(module)):
+            for name, value in vars(kind).items():
+                if isinstance(value, (list, dict, set, deque)) and not name.startswith("__"):
+                    found[f"{path}:{name}"] = len(value)
+        for name, tensor in (
+            *module._parameters.items(),
+            *module._modules.items(),
+            *module._buffers.items(),
+        ):
             found[f"{path}:{name}"] = tensor
         found[f"{path}:"] = sum(len(getattr(module, hooks)) for hooks in _HOOKS)
     return found
+
+
+def _steps(tensor: Tensor) -> int:
+    """The number of steps in the graph behind a tensor."""
+    seen: set[Any] = set()
+    waiting = [tensor.grad_fn]
+    while waiting and len(seen) < _MANY:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+    return len(seen)
 
 
 def _with_graph(net: nn.Module) -> Iterator[str]:
@@ -85,17 +113,24 @@ def _with_graph(net: nn.Module) -> Iterator[str]:
                 yield f"{path}:{name}"
 
 
-def _changes(context: Context, seen: list[dict[str, Any]]) -> Iterable[Place]:
+def _changes(context: Context, net: nn.Module, seen: list[dict[str, Any]]) -> Iterable[Place]:
     _, first, second, third = seen
+    modules = dict(net.named_modules())
     for key, value in third.items():
         path, _, name = key.partition(":")
         before = (first.get(key), second.get(key))
         if isinstance(value, int) and all(isinstance(b, int) for b in before):
             if not before[0] < before[1] < value:  # type: ignore[operator]
                 continue
+            keeps = isinstance(getattr(modules[path], name or " ", None), Tensor)
             said = f"`{name}` grows" if name else "the number of hooks grows"
+            if keeps:
+                said = f"the graph behind `{name}` keeps that of each call before, and grows"
             mend = f"Empty `{name}`, or keep it outside." if name else "Register hooks once."
-            yield _at(context, path, name, f"{said} with every call", "warning", mend)
+            if keeps:
+                mend = f"Detach what is kept: self.{name} = self.{name} + value.detach()."
+            severity = "error" if keeps else "warning"
+            yield _at(context, path, name, f"{said} with every call", severity, mend)
         elif isinstance(value, (nn.Module, nn.Parameter)) and before[1] is not value:
             yield _at(
                 context,
@@ -104,6 +139,18 @@ def _changes(context: Context, seen: list[dict[str, Any]]) -> Iterable[Place]:
                 f"`{name}` is replaced at every call",
                 "error",
                 "Make it in the constructor, and change its values in place.",
+            )
+        elif isinstance(value, Tensor) and isinstance(before[1], Tensor):
+            if value is before[1] or before[1] is before[0]:
+                continue
+            yield _at(
+                context,
+                path,
+                name,
+                f"the buffer `{name}` is replaced at every call: what shares it, copies it to "
+                "other processes or captured it in a CUDA graph keeps the old one",
+                "warning",
+                f"Change its values in place: self.{name}.copy_(...).",
             )
 
 

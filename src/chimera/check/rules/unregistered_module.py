@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
 
 from chimera.check.attributes import CONTAINERS, ITSELF, held
 from chimera.check.context import Context
 from chimera.check.rule import Place, Rule
+from chimera.check.source import users
 
 _MODES = (
     nn.Dropout,
@@ -22,6 +23,48 @@ _MODES = (
 def find(context: Context) -> Iterable[Place]:
     if context.root is None:
         return
+    said: set[str] = set()
+    for place in _kept(context):
+        said.add(place.path)
+        yield place
+    yield from _used(context, said)
+
+
+def _used(context: Context, said: set[str]) -> Iterable[Place]:
+    """The trained tensors that a run reads and that nothing registers: of a global module, say."""
+    experiment = context.experiment
+    if experiment is None or experiment.training is None:
+        return
+    lines: set[tuple[str, str | None, int | None]] = set()
+    # Attributes of a class, and what was computed from parameters, are other rules' business.
+    modules = dict(context.modules)
+    said = said | {path for path, module in context.modules if _explained(module)}
+    for op in experiment.training.ops:
+        key = (op.path, op.file, op.line)
+        if op.path in said or op.path not in modules or key in lines:
+            continue
+        if any(value.foreign and not value.made for value in op.inputs):
+            lines.add(key)
+            yield Place(
+                op.path,
+                f"{op.name} reads a trained tensor that the network does not know",
+                op.file,
+                op.line,
+                mend="Hand the module or parameter to the constructor, and set it on self.",
+            )
+
+
+def _explained(module: nn.Module) -> bool:
+    tensors = [t for _, _, found in held(module, Tensor) for t in found]
+    parts = [value for kind in users(type(module)) for value in vars(kind).values()]
+    return any(t.requires_grad for t in tensors) or any(
+        isinstance(part, (nn.Module, nn.Parameter)) for part in parts
+    )
+
+
+def _kept(context: Context) -> Iterable[Place]:
+    """What plain attributes keep."""
+    assert context.root is not None
     registered = {id(module) for _, module in context.modules}
     parameters = {id(parameter) for parameter in context.root.parameters()}
     for path, module in context.modules:

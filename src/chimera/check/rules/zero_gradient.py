@@ -1,12 +1,17 @@
 """Steps whose gradient is zero everywhere."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 from chimera.check.context import Context
+from chimera.check.operations import Op
 from chimera.check.rule import Place, Rule
-from chimera.check.tape import Op, Tape
+from chimera.check.tape import Tape
 
 _FLAT = frozenset(("round", "floor", "ceil", "trunc", "sign", "sgn", "heaviside", "fix"))
+_ROUNDING = 1e-3
+"""What is left of a gradient of zero behind a norm, which divides by the root of its epsilon."""
+_NORMS = frozenset(("layer_norm", "group_norm", "instance_norm"))
 _SOFTMAX = frozenset(("softmax", "log_softmax", "softmin", "gumbel_softmax"))
 
 
@@ -18,7 +23,7 @@ def find(context: Context) -> Iterable[Place]:
     still = {
         name
         for name, gradient in gradients.items()
-        if gradient is not None and not gradient.count_nonzero()
+        if gradient is not None and float(gradient.abs().max()) < _ROUNDING
     }
     wanted = tape.ancestors(tape.outputs)
     for op, reason in _flat(tape):
@@ -46,10 +51,22 @@ def _flat(tape: Tape) -> Iterator[tuple[Op, str]]:
             dim = op.argument("dim", 1)
             if isinstance(dim, int) and shape and shape[dim] == 1:
                 yield op, f"{op.name} over an axis with one entry is always the same"
-        elif op.name == "layer_norm":
-            sizes = op.argument("normalized_shape", 1, ())
-            if all(size == 1 for size in sizes):
-                yield op, "layer_norm over one entry is always the same"
+        elif op.name == "normalize":
+            dim = op.argument("dim", 2, 1)
+            if isinstance(dim, int) and len(shape) > dim and shape[dim] == 1:
+                yield op, "normalize over an axis with one entry is always 1 or -1"
+        elif op.name in _NORMS and _norms_one(op, shape):
+            yield op, f"{op.name} over one entry is always the same"
+
+
+def _norms_one(op: Op, shape: tuple[int, ...]) -> bool:
+    """Whether each mean of a norm is one of a single number."""
+    if op.name == "layer_norm":
+        return all(size == 1 for size in op.argument("normalized_shape", 1, ()))
+    inner = math.prod(shape[2:])
+    if op.name == "group_norm":
+        return inner == 1 and len(shape) > 1 and op.argument("num_groups", 1) == shape[1]
+    return inner == 1 and len(shape) > 2
 
 
 RULE = Rule(
