@@ -48,7 +48,8 @@ class Experiment:
             trial = _attempt(lambda: try_shapes(net, inputs))
             sizes = trial.sizes if trial is not None else dict.fromkeys(names, FEW)
         self.free = any(spec.shape and isinstance(spec.shape[0], str) for spec in specs)
-        self.given = inputs.map(lambda leaf: _made(leaf, sizes))
+        with quiet():
+            self.given = inputs.map(lambda leaf: _made(leaf, sizes))
         if sum(t.numel() for t in self.tensors if t.is_floating_point()) > _MUCH:
             self.given = _resized(self.given, self.rows, 2)
 
@@ -65,9 +66,11 @@ class Experiment:
 
     @property
     def batched(self) -> bool:
-        """Whether the first axis is the batch beyond doubt: named, or as a matrix or images."""
+        """Whether the first axis is the batch beyond doubt: named, or as a matrix or images, and
+        not the nodes of a graph, whose edges are a square beside them."""
         tensors = self.tensors
-        return self.free or bool(tensors and tensors[0].dim() in (2, 4))
+        square = any(t.shape[:2] == (self.rows, self.rows) for t in tensors[1:])
+        return self.free or bool(tensors and tensors[0].dim() in (2, 4) and not square)
 
     def record(self, given: Inputs | None = None, *, train: bool) -> Tape:
         """A run of a copy; what the network raises is raised."""
@@ -160,18 +163,27 @@ class Experiment:
         return _attempt(both)
 
     @cached_property
-    def another_training(self) -> tuple[Tape, Tape] | None:
-        """Two runs in training mode on other numbers; None where there are none, or one fails."""
-        if not any(t.is_floating_point() for t in self.tensors) or self.training is None:
-            return None
+    def response(self) -> float | None:
+        """By which part the outputs of a training run change when the inputs do, to first order:
+        the size of the gradient times that of the inputs over that of the outputs. None where
+        there is no such gradient."""
 
-        def changed(leaf: Any) -> Any:
-            if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                return leaf.detach().flip(0) * -1.5 + 0.25
-            return leaf
+        def measured() -> float | None:
+            net = replica(self.net).train()
+            with quiet(), torch.enable_grad():
+                inputs = self.given.map(_asking)
+                output = net(*inputs.args, **inputs.kwargs)
+                leaves = flatten(output, objects=True)[0]
+                ends = [t for t in leaves if isinstance(t, Tensor) and t.requires_grad]
+                asked = [t for t in inputs.leaves() if isinstance(t, Tensor) and t.requires_grad]
+                if not ends or not asked:
+                    return None
+                weights = [torch.randn_like(end) for end in ends]
+                found = torch.autograd.grad(ends, asked, weights, allow_unused=True)
+            moved = sum(_size(g) * _size(t) for g, t in zip(found, asked, strict=True))
+            return moved / size if (size := sum(map(_size, ends))) > 0 else None
 
-        one = self.training
-        return _attempt(lambda: (one, self.record(self.given.map(changed), train=True)))
+        return _attempt(measured)
 
     def with_rows(self, rows: int) -> tuple[Tape, Exception | None]:
         """A run in evaluation mode on ``rows`` rows, and what the network raised, if it did."""
@@ -245,8 +257,7 @@ def _made(leaf: Any, sizes: dict[str, int]) -> Any:
         return leaf.detach()
     if not isinstance(leaf, Spec):
         return leaf
-    with quiet():
-        return example(leaf.sized(sizes), leaf.dtype)
+    return example(leaf.sized(sizes), leaf.dtype)
 
 
 def example(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -263,6 +274,17 @@ def example(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 def _again(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _asking(leaf: Any) -> Any:
+    leaf = _again(leaf)
+    floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
+    return leaf.requires_grad_() if floating else leaf
+
+
+def _size(tensor: Tensor | None) -> float:
+    """The root of the sum of squares."""
+    return 0.0 if tensor is None else float(tensor.detach().abs().double().square().sum().sqrt())
 
 
 def _has(tensor: Tensor, rows: int) -> bool:

@@ -125,12 +125,25 @@ def _moved(method: Method) -> set[int]:
         # What is filled, compared or only indexes may stay where it is.
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("from_numpy", ".item")):
             found.update(id(part) for part in ast.walk(node))
-    for node in ast.walk(method.node):
-        if isinstance(node, ast.Assign) and any(
-            isinstance(t, ast.Name) and t.id in names for t in node.targets
-        ):
-            found.update(id(part) for part in ast.walk(node.value))
+    # What is put into something that is moved is moved with it.
+    written = [node for node in ast.walk(method.node) if isinstance(node, ast.Assign)]
+    for _ in written:
+        before = len(names)
+        for node in written:
+            if any(_base(target) in names for target in node.targets):
+                parts = list(ast.walk(node.value))
+                found.update(map(id, parts))
+                names.update(part.id for part in parts if isinstance(part, ast.Name))
+        if len(names) == before:
+            break
     return found
+
+
+def _base(target: ast.expr) -> str | None:
+    """``"x"`` for ``x`` and for ``x[...]``."""
+    while isinstance(target, ast.Subscript):
+        target = target.value
+    return target.id if isinstance(target, ast.Name) else None
 
 
 RULE = Rule(

@@ -39,11 +39,15 @@ def _used(context: Context, said: set[str]) -> Iterable[Place]:
     # Attributes of a class, and what was computed from parameters, are other rules' business.
     modules = dict(context.modules)
     said = said | {path for path, module in context.modules if _explained(module)}
-    for op in experiment.training.ops:
+    tape = experiment.training
+    # A closure over registered layers reads those of the network, not of the copy that runs.
+    own = {p.untyped_storage().data_ptr() for p in experiment.net.parameters()}
+    own.update(value.storage for value in tape.state.values())
+    for op in tape.ops:
         key = (op.path, op.file, op.line)
         if op.path in said or op.path not in modules or key in lines:
             continue
-        if any(value.foreign and not value.made for value in op.inputs):
+        if any(v.foreign and not v.made and v.storage not in own for v in op.inputs):
             lines.add(key)
             yield Place(
                 op.path,
