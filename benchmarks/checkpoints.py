@@ -8,6 +8,7 @@ with the same bits.
 """
 
 import argparse
+import itertools
 import math
 import statistics
 import tempfile
@@ -33,7 +34,7 @@ def timed(nets: Any, epochs: int, **more: Any) -> tuple[list[float], list[float]
         progress=lambda _: ends.append(time.perf_counter()),
         **more,
     )
-    seconds = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    seconds = [b - a for a, b in itertools.pairwise(ends)]
     return seconds, [row["test_loss"] for row in result.table]
 
 
