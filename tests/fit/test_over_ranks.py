@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,13 +181,15 @@ def test_ranks_that_were_told_different_things_are_refused(ranks: Any) -> None:
     ended = ranks.run(RUN + "ch.fit(nets, data, epochs=2, batch_size=8 + (RANK == 1))", 2)
     told = "rank 1 "
     assert any(told in err and "batch_size was 8 and is 9" in err for err in ended.err)
-    ended = ranks.run(RUN + "data = ch.data(x + RANK, x[:, 0])\nch.fit(nets[:2], data)", 2)
+    ended = ranks.run(
+        RUN + "data = ch.data(x + RANK, (x[:, 0] > 0).long())\nch.fit(nets[:2], data)", 2
+    )
     assert any("data.sha256" in err for err in ended.err), ended.err
 
 
 def test_other_versions_are_refused(ranks: Any) -> None:
     code = """
-import chimera.fit.run_directory as place
+place = sys.modules["chimera.fit.run_directory"]
 if RANK == 2:
     real = place._version
     place._version = lambda package: "0.0.1" if package == "numpy" else real(package)
@@ -242,12 +245,12 @@ ch.fit([Hoards().double() for _ in range(3)], data, epochs=2)
 def test_from_plain_python_devices_say_the_command(
     devices: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chimera.fit.loop.device_count", lambda: 4)
+    monkeypatch.setattr(sys.modules[ch.fit.__module__], "device_count", lambda: 4)
     x = torch.randn(40, 4)
     data = ch.data(x, (x[:, 0] > 0).long())
     with pytest.raises(ValueError, match="torchrun --nproc-per-node 4"):
-        ch.fit([nn.Linear(4, 2)], data, epochs=1, devices=devices)
-    assert ch.fit([nn.Linear(4, 2)], data, epochs=1, devices=1).table
+        ch.fit([nn.Linear(4, 2)], data, epochs=1, batch_size=8, devices=devices)
+    assert ch.fit([nn.Linear(4, 2)], data, epochs=1, batch_size=8, devices=1).table
 
 
 @pytest.mark.parametrize(
@@ -257,7 +260,7 @@ def test_devices_that_are_no_number(devices: Any, error: type[Exception]) -> Non
     x = torch.randn(40, 4)
     data = ch.data(x, (x[:, 0] > 0).long())
     with pytest.raises(error, match="devices"):
-        ch.fit([nn.Linear(4, 2)], data, epochs=1, devices=devices)
+        ch.fit([nn.Linear(4, 2)], data, epochs=1, batch_size=8, devices=devices)
 
 
 def test_a_launched_process_without_a_group_is_told(ranks: Any) -> None:

@@ -63,8 +63,8 @@ def fit(
     Parameters
     ----------
     data
-        digits (1,797 handwritten digits), or an .npz file with arrays x and y: whole numbers in
-        y are classes, floats are targets of a regression.
+        digits (1,797 handwritten digits), an .npz file with arrays x and y, or two .npy files as
+        x.npy,y.npy: whole numbers in y are classes, floats are targets of a regression.
     module
         The network: mlp, or a class of your own from a file.
     settings

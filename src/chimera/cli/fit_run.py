@@ -23,6 +23,7 @@ from chimera.fit import MLP, Data, LogUniform, digits, load_npz
 from chimera.fit import fit as train
 from chimera.fit.columns import RESERVED
 from chimera.fit.compare import compare_loop as compare_loop_of
+from chimera.fit.data import data as load
 from chimera.fit.opened import opened
 from chimera.fit.run_directory import RunDirectory
 from chimera.scale.ranks import Ranks
@@ -142,8 +143,14 @@ def _data(name: str) -> Data:
             return digits()
         except ImportError as error:
             raise Mistake(str(error)) from error
+    first, comma, second = name.partition(",")
+    if comma and first.endswith(".npy") and second.endswith(".npy"):
+        return load(first, second)
     if not name.endswith(".npz"):
-        raise Mistake(f"DATA: expected digits or an .npz file with arrays x and y, got {name!r}")
+        raise Mistake(
+            "DATA: expected digits, an .npz file with arrays x and y, or two files X.npy,Y.npy, "
+            f"got {name!r}"
+        )
     return load_npz(name)
 
 

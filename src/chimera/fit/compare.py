@@ -148,7 +148,7 @@ def _train_alone(
         rows = order(keys, epoch, len(data.train))[0]
         for chosen in torch.split(rows, settings.batch_size):
             optimizer.zero_grad()
-            output = module(data.train.x[chosen])
+            output = module(data.train.x.index_select(0, chosen))
             settings.loss(output, data.train.y[chosen]).backward()
             clip_alone(module, settings.clip_of(position))
             optimizer.step()

@@ -1,13 +1,14 @@
-"""Data in memory, split into train, validation and test parts.
+"""Data in memory or in files, split into train, validation and test parts.
 
 ``x`` is [samples, ...]; ``y`` is [samples] of class numbers, or [samples, ...] of float targets.
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from chimera.build.spec import Spec, spec
 from chimera.draws.counter import derive, member_keys, permutations
+from chimera.fit.mapped import Mapped, as_tensor, map_npy
 
+Samples = TypeVar("Samples", Tensor, Mapped, Tensor | Mapped)
 Task = Literal["classification", "regression"]
 _SPLIT = 0x73706C6974  # "split": keeps this permutation apart from the members' own
 _PARTS = ("train", "validation", "test")
@@ -23,9 +26,9 @@ _PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the data: ``x`` [samples, ...] and ``y`` [samples, ...]."""
+    """One part of the data: ``x`` [samples, ...], which may stay in its file, and ``y``."""
 
-    x: Tensor
+    x: Tensor | Mapped
     y: Tensor
 
     def __len__(self) -> int:
@@ -33,7 +36,7 @@ class Part:
 
     def to(self, device: torch.device, dtype: torch.dtype | None) -> "Part":
         """The part on ``device``, floats as ``dtype``; the same tensors where nothing changes."""
-        return Part(*(_moved(tensor, device, dtype) for tensor in (self.x, self.y)))
+        return Part(_moved(self.x, device, dtype), _moved(self.y, device, dtype))
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,9 @@ class Data:
             part: Part = getattr(self, name)
             for tensor in (part.x, part.y):
                 digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
-                content: Any = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
-                digest.update(content)
+                for some in _pieces(tensor):
+                    content: Any = some.cpu().contiguous().flatten().view(torch.uint8).numpy()
+                    digest.update(content)
         return digest.hexdigest()
 
     def __repr__(self) -> str:
@@ -111,16 +115,19 @@ class Data:
 
 def data(
     x: Any,
-    y: Any,
+    y: Any = None,
     split: Sequence[float] = (0.6, 0.2, 0.2),
     seed: int = 0,
     *,
-    name: str = "data",
+    name: str | None = None,
 ) -> Data:
-    """Samples in memory, split into train, validation and test parts by a seeded permutation.
+    """Samples, split into train, validation and test parts by a seeded permutation.
 
     Args:
-        x: a tensor or numpy array [samples, ...] of finite numbers.
+        x: a tensor or numpy array [samples, ...] of finite numbers; or the path of an ``.npy``
+            file of one, with another as ``y``, or of an ``.npz`` file with both. What is in files
+            stays there, mapped into memory that all processes of a machine share (but for
+            compressed ones and ``y``).
         y: a tensor or numpy array: whole numbers [samples] from 0 for classification (booleans
             are classes 0 and 1), floats [samples] or [samples, ...] for regression. Floats of
             a numpy array take torch's default dtype; a tensor keeps its own.
@@ -134,7 +141,11 @@ def data(
         ValueError: lengths differ, a number is NaN or infinite (the row is named), a label is
             negative, ``y`` of whole numbers has more than one axis, or ``split`` does not fit.
     """
-    xs, ys = _tensor("x", x), _tensor("y", y)
+    if isinstance(x, str | Path):
+        x, y, called = _files(x, y)
+        name = name or called
+    xs: Tensor | Mapped
+    xs, ys = x if isinstance(x, Mapped) else _tensor("x", x), _tensor("y", y)
     for argument, tensor in (("x", xs), ("y", ys)):
         if tensor.dim() == 0:
             raise ValueError(f"{argument} must have a leading axis of samples, got a single number")
@@ -153,28 +164,49 @@ def data(
     keys = derive(member_keys(_seed(seed), [0]), _SPLIT)
     order = permutations(keys, len(xs))[0].to(xs.device)
     ys = ys.to(xs.device)
-    train, validation, test = (Part(xs[rows], ys[rows]) for rows in order.tensor_split(ends))
+    train, validation, test = (
+        Part(xs.take(rows) if isinstance(xs, Mapped) else xs[rows], ys[rows])
+        for rows in order.tensor_split(ends)
+    )
     return Data(
         train=train,
         validation=validation,
         test=test,
         task="regression" if classes is None else "classification",
         classes=classes,
-        name=name,
+        name=name or "data",
         split=fractions,
         seed=seed,
     )
 
 
+def _files(x: str | Path, y: Any) -> tuple[Any, Any, str]:
+    """``x`` mapped, ``y``, and what the data is called."""
+    first = Path(x)
+    if first.suffix == ".npz" and y is None:
+        from chimera.fit.npz import arrays_of
+
+        return (*arrays_of(first), first.name)
+    if not (isinstance(y, str | Path) and first.suffix == Path(y).suffix == ".npy"):
+        raise ValueError(
+            f"x, y: expected the paths of two .npy files, or of one .npz file with arrays x and y, "
+            f"got {str(x)!r} and {y!r:.60}"
+        )
+    array, second = map_npy(first), Path(y)
+    _check_numbers("x", array)
+    labels = numpy.asarray(map_npy(second))
+    return (Mapped(array) if array.ndim else array), labels, f"{first.name},{second.name}"
+
+
+def _check_numbers(argument: str, value: numpy.ndarray) -> None:
+    if value.dtype.kind not in "biuf":
+        raise TypeError(f"{argument} must hold real numbers, got an array of {value.dtype}")
+
+
 def _tensor(argument: str, value: Any) -> Tensor:
     if isinstance(value, numpy.ndarray):
-        if value.dtype.kind not in "biuf":
-            raise TypeError(f"{argument} must hold real numbers, got an array of {value.dtype}")
-        if value.dtype.kind == "u" and value.dtype.itemsize > 1:
-            value = value.astype(numpy.int64)
-        native = value.astype(value.dtype.newbyteorder("="), copy=True, order="C")
-        tensor = torch.from_numpy(native)
-        return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
+        _check_numbers(argument, value)
+        return as_tensor(value)
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{argument} must be a tensor or a numpy array, got {type(value).__name__}; "
@@ -185,17 +217,28 @@ def _tensor(argument: str, value: Any) -> Tensor:
     return value.detach()
 
 
-def _finite(argument: str, tensor: Tensor) -> None:
+def _pieces(tensor: Tensor | Mapped) -> Iterable[Tensor]:
+    """All of it, some rows at a time where it is in a file."""
+    return tensor.chunks() if isinstance(tensor, Mapped) else [tensor]
+
+
+def _finite(argument: str, tensor: Tensor | Mapped) -> None:
     if not tensor.is_floating_point():
         return
-    rows = (~tensor.isfinite()).flatten(1).any(1) if tensor.dim() > 1 else ~tensor.isfinite()
-    if rows.any():
-        row = int(rows.nonzero()[0])
-        kind = "NaN" if tensor[row].isnan().any() else "an infinite number"
-        more = int(rows.sum()) - 1
-        others = f" and in {more} more rows" if more else ""
+    wrong, found, kind = 0, -1, ""
+    done = 0
+    for some in _pieces(tensor):
+        rows = (~some.isfinite()).reshape(len(some), -1).any(1) if len(some) else some.new_empty(0)
+        if found < 0 and rows.any():
+            row = int(rows.nonzero()[0])
+            kind = "NaN" if some[row].isnan().any() else "an infinite number"
+            found = done + row
+        wrong += int(rows.sum())
+        done += len(some)
+    if wrong:
+        others = f" and in {wrong - 1} more rows" if wrong > 1 else ""
         raise ValueError(
-            f"{argument} has {kind} in row {row}{others}; drop or fill those rows first"
+            f"{argument} has {kind} in row {found}{others}; drop or fill those rows first"
         )
 
 
@@ -248,5 +291,5 @@ def _seed(seed: int) -> int:
     return seed
 
 
-def _moved(tensor: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+def _moved(tensor: Samples, device: torch.device, dtype: torch.dtype | None) -> Samples:
     return tensor.to(device, dtype if tensor.is_floating_point() else None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 
 from chimera.fit.data import Data, data
+from chimera.fit.mapped import Mapped, map_stored
 
 
 def load_npz(path: str | Path, split: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Data:
@@ -19,6 +20,11 @@ def load_npz(path: str | Path, split: Sequence[float] = (0.6, 0.2, 0.2), seed: i
         TypeError: what ``ch.data`` raises.
     """
     path = Path(path)
+    return data(*arrays_of(path), split=split, seed=seed, name=path.name)
+
+
+def arrays_of(path: Path) -> tuple[Mapped | numpy.ndarray, numpy.ndarray]:
+    """The arrays ``x``, mapped where the file has it as it is, and ``y``."""
     if not path.exists():
         raise ValueError(f"{path}: no such file")
     if not path.is_file() or not zipfile.is_zipfile(path):
@@ -28,8 +34,22 @@ def load_npz(path: str | Path, split: Sequence[float] = (0.6, 0.2, 0.2), seed: i
         if missing:
             held = ", ".join(archive.files) or "no array"
             raise ValueError(f"{path}: expected the arrays x and y, got {held}")
-        x, y = (_read(path, archive, name) for name in ("x", "y"))
-    return data(x, y, split=split, seed=seed, name=path.name)
+        y = _read(path, archive, "y")
+        x = _mapped(path)
+        return (_read(path, archive, "x") if x is None else x), y
+
+
+def _mapped(path: Path) -> Mapped | None:
+    """The array ``x``, mapped; None where it must be read as a whole."""
+    try:
+        array = map_stored(path, "x")
+    except (KeyError, ValueError):
+        return None  # numpy says what is wrong with it
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: x cannot be read, the file is damaged: {error}") from error
+    if array is None or array.dtype.kind not in "biuf":
+        return None
+    return Mapped(array)
 
 
 def _read(path: Path, archive: numpy.lib.npyio.NpzFile, name: str) -> numpy.ndarray:
