@@ -55,19 +55,28 @@ class Asked(Exception):
 class Sentinel(TorchFunctionMode):
     """Refuses the questions that batched tensors answer wrongly without an error.
 
-    A tensor inside vmap says that it requires no gradient, whatever the members' say.
+    A tensor inside vmap says that it requires no gradient, whatever the members' say; and autocast
+    that the module switches on does not act on it as it should.
+
+    Args:
+        device: the kind of device that the members are on.
 
     Attributes:
         refused: what was raised. The module may have caught it: then the run does not count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         super().__init__()
         self.refused: Exception | None = None
+        self._device = device if torch.amp.is_autocast_available(device) else "cpu"
+        self._autocast = torch.is_autocast_enabled(self._device)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if torch.is_autocast_enabled(self._device) and not self._autocast:
+            self.refused = Asked("the module switches autocast on")
+            raise self.refused
         conversion = CONVERSIONS.get(func) or _UNANSWERABLE.get(func)
         if conversion is None:
             return func(*args, **(kwargs or {}))

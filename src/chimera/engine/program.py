@@ -20,6 +20,7 @@ from chimera.stack.each import Arguments
 from chimera.stack.group import Group
 from chimera.stack.outputs import Outputs, merge
 from chimera.stack.plan import plan_of
+from chimera.stack.rules.autocast import autocast_of
 from chimera.stack.stack import Stack
 
 
@@ -136,6 +137,8 @@ def _check(group: Group, given: Arguments) -> None:
     if plan.alone is not None:
         raise Uncapturable(f"members run one by one: {plan.alone}")
     assert not plan.fresh
+    if plan.casts or autocast_of(group.device) is not None:
+        raise Uncapturable("autocast chooses the dtypes")
     if plan.conditions:
         raise Uncapturable("members ask tensors for Python values")
     if plan.writes or plan.copies:

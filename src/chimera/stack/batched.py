@@ -22,12 +22,14 @@ from chimera.decide.split import Decisions
 from chimera.decide.watch import Sentinel, Watch
 from chimera.draws.mode import Drawing, Key
 from chimera.paths.nest import Shape, flatten
+from chimera.paths.slots import Exchange
 from chimera.paths.version import unchanged, version
 from chimera.stack.absent import rows_at
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.group import Group
 from chimera.stack.outputs import Outputs
 from chimera.stack.rules import FUNCTIONS
+from chimera.stack.rules.autocast import Autocast, autocast_of
 
 Call = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 _Taken = tuple[list[Any], list[bool], Shape]
@@ -46,6 +48,7 @@ class Ran:
         attributes: new values of attributes, by (module index, name).
         parameters: by slot, the rows of parameters that the call changed in place in a copy.
         replaced: how many functions of torch ran as ``FUNCTIONS`` has them.
+        cast: whether autocast was on.
     """
 
     output: Outputs
@@ -55,6 +58,7 @@ class Ran:
     attributes: dict[tuple[int, str], Outputs] = field(default_factory=dict)
     parameters: dict[int, Tensor] = field(default_factory=dict)
     replaced: int = 0
+    cast: bool = False
 
 
 class Shadow:
@@ -138,6 +142,7 @@ def run_batched(
     decisions: Decisions | None = None,
     ruled: bool = True,
     wary: bool = False,
+    casts: bool = False,
     tensors: Sequence[Tensor] | None = None,
 ) -> Ran:
     """Run members of a group as one.
@@ -152,6 +157,7 @@ def run_batched(
         decisions: answers conditions on data; None makes a condition an error.
         ruled: whether stack rules run the layers that have one.
         wary: refuse what would go wrong in silence; for the first run of its kind.
+        casts: make the casts of autocast where it is on.
         tensors: stacked ones to stand for the group's own, one a slot.
 
     Raises:
@@ -168,7 +174,7 @@ def run_batched(
         tensors = group.reached(tensors)
     versions = [version(tensor) for tensor in tensors]
     arguments = arguments.take(index)
-    exchange = group.ruled if ruled else group.unruled
+    exchange = _exchange(group, ruled, casts)
     numbers = group.numbers.tensors(group.device)
     if index is not None:
         numbers = [tensor.index_select(0, index) for tensor in numbers]
@@ -206,7 +212,7 @@ def run_batched(
         return tuple(sorter.tensors) or (torch.zeros(()),)
 
     drawing = None if key is None else Drawing(key, members, several=True)
-    sentinel: Sentinel | Watch | None = Sentinel() if wary else None
+    sentinel: Sentinel | Watch | None = Sentinel(group.device.type) if wary else None
     watch = None
     if decisions is not None:
         sentinel = watch = Watch(decisions, FUNCTIONS if ruled else {})
@@ -216,6 +222,8 @@ def run_batched(
             modes.enter_context(drawing)
         if sentinel is not None:
             modes.enter_context(sentinel)
+        if casts:
+            autocast = modes.enter_context(Autocast(group.device.type))
         if wary:
             modes.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("error", "There is a performance drop")
@@ -242,8 +250,22 @@ def run_batched(
         and tensor is not stacked
         and not unchanged(tensor, versions[i])
     }
-    replaced = 0 if watch is None else watch.replaced
-    return Ran(outputs(kept["output"]), draws, slots, buffers, attributes, parameters, replaced)
+    return Ran(
+        outputs(kept["output"]),
+        draws,
+        slots,
+        buffers,
+        attributes,
+        parameters,
+        replaced=0 if watch is None else watch.replaced,
+        cast=casts and autocast.used,
+    )
+
+
+def _exchange(group: Group, ruled: bool, casts: bool) -> Exchange:
+    if not ruled:
+        return group.unruled
+    return group.casting if casts and autocast_of(group.device) else group.ruled
 
 
 @contextmanager

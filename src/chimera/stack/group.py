@@ -93,13 +93,22 @@ class Group:
         """Take note of the template and of attributes that differ, before the next call."""
         self.numbers = Numbers(self.reading, self.own)
         self._in_loops = in_loops(self.reading)
+        self._casting: Exchange | None = None
         self.plain = Exchange(self.reading)
         self.unruled = Exchange(self.reading, self.numbers.forwards)
         self.ruled = Exchange(self.reading, forwards_of(self.reading) | self.numbers.forwards)
 
+    @property
+    def casting(self) -> Exchange:
+        """As ``ruled``, for calls under autocast."""
+        if self._casting is None:
+            forwards = forwards_of(self.reading, casts=True) | self.numbers.forwards
+            self._casting = Exchange(self.reading, forwards)
+        return self._casting
+
     def __getstate__(self) -> dict[str, Any]:
         # What is read again: facts hold code, which cannot be pickled.
-        again = ("plain", "unruled", "ruled", "reading", "numbers", "_in_loops")
+        again = ("plain", "unruled", "ruled", "reading", "numbers", "_in_loops", "_casting")
         return {k: v for k, v in self.__dict__.items() if k not in again}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

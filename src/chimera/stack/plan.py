@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from chimera.decide.split import Decisions, Differ, parts_of
@@ -21,6 +20,7 @@ from chimera.stack.batched import Call, Ran, Shadow, run_batched
 from chimera.stack.each import Arguments
 from chimera.stack.group import Group
 from chimera.stack.rules import rule_of
+from chimera.stack.rules.autocast import autocast_of
 from chimera.stack.single import run_single
 
 
@@ -33,6 +33,7 @@ class Plan:
         draws: the members draw random numbers.
         conditions: the members ask tensors for Python values.
         functions: the members call functions of torch that run in another form.
+        casts: autocast is on, around the call or in it.
         writes: the members change their parameters in place.
         copies: the members change their inputs in place, and so get copies.
         seen: shapes and values of inputs with which they do not.
@@ -45,6 +46,7 @@ class Plan:
     draws: bool = False
     conditions: bool = False
     functions: bool = False
+    casts: bool = False
     writes: bool = False
     copies: bool = False
     seen: set[Any] = field(default_factory=set)
@@ -86,6 +88,7 @@ def run(
         shadow = Shadow(group, parameters=plan.fresh or plan.writes)
         parts = _Parts(group, call, arguments, key if draws else None, members, shadow)
         parts.watches, parts.ruled, parts.wary = conditions, ruled, plan.fresh
+        parts.casts = conditions or plan.casts or autocast_of(group.device) is not None
         familiar = arguments.familiar
         parts.copies = plan.copies or conditions or familiar not in plan.seen
         try:
@@ -132,7 +135,7 @@ def _ways(group: Group, plan: Plan) -> list[tuple[bool, bool, bool]]:
 def plan_of(group: Group, arguments: Arguments) -> Plan:
     """The plan for calls of this kind: nesting and dtypes of the inputs, modes of the modules."""
     modes = tuple(module.training for _, module in group.reading.modules)
-    kind: Any = (modes, _autocast(group), arguments.kind)
+    kind: Any = (modes, autocast_of(group.device), arguments.kind)
     try:
         hash(kind)
     except TypeError:  # a key in the inputs that cannot be hashed
@@ -141,16 +144,9 @@ def plan_of(group: Group, arguments: Arguments) -> Plan:
     return plan
 
 
-def _autocast(group: Group) -> bool:
-    kind = group.device.type
-    return bool(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
-
-
 def _must_run_alone(group: Group) -> str | None:
     if len(group) == 1:
         return "the only member of its structure"
-    if _autocast(group):
-        return "autocast does not reach inside torch.func"
     if group.reading.hooks:
         where = group.reading.hooks[0] or "the module itself"
         return f"hooks ({where}) fire once a member"
@@ -170,6 +166,7 @@ def _learn(plan: Plan, parts: _Parts) -> None:
     plan.conditions |= parts.conditions > 0
     plan.functions |= parts.replaced > 0
     plan.parts = parts.done
+    plan.casts |= parts.cast
     plan.ruled = parts.ruled
     plan.fresh = False
 
@@ -190,6 +187,7 @@ class _Parts:
         self._key, self._members, self._shadow = key, members, shadow
         self.watches = False
         self.ruled = True
+        self.casts = self.cast = False
         self.wary = self.writes = False
         self.copies, self.changes = True, False
         self.draws = self.conditions = self.replaced = self.done = 0
@@ -244,12 +242,14 @@ class _Parts:
                 decisions=decisions,
                 ruled=self.ruled,
                 wary=self.wary,
+                casts=self.casts,
             )
         finally:
             self.changes |= not all(map(unchanged, given, before))
         self.writes |= bool(ran.parameters) or not all(map(unchanged, parameters, versions))
         self.draws += ran.draws
         self.replaced += ran.replaced
+        self.cast |= ran.cast
         self.conditions += len(decisions.made) + decisions.asked if decisions else 0
         return ran
 

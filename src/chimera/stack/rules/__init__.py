@@ -2,6 +2,7 @@
 
 from chimera.stack.rules import activations as activations
 from chimera.stack.rules import adaptive_softmax as adaptive_softmax
+from chimera.stack.rules import attention as attention
 from chimera.stack.rules import bilinear as bilinear
 from chimera.stack.rules import control as control
 from chimera.stack.rules import convolution as convolution
@@ -14,7 +15,9 @@ from chimera.stack.rules import losses as losses
 from chimera.stack.rules import margin_losses as margin_losses
 from chimera.stack.rules import normalized as normalized
 from chimera.stack.rules import numeric_activations as numeric_activations
+from chimera.stack.rules import numeric_attention as numeric_attention
 from chimera.stack.rules import numeric_dropout as numeric_dropout
+from chimera.stack.rules import numeric_losses as numeric_losses
 from chimera.stack.rules import numeric_norms as numeric_norms
 from chimera.stack.rules import packed as packed
 from chimera.stack.rules import pooling as pooling

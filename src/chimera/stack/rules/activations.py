@@ -28,6 +28,6 @@ def rrelu(
     return input.copy_(result) if inplace else result
 
 
-@rule(nn.RReLU, "slopes from the members' keys")
+@rule(nn.RReLU, "slopes from the members' keys", casts=True)
 def _rrelu(module: nn.RReLU, input: Tensor) -> Tensor:
     return rrelu(input, module.lower, module.upper, module.training, module.inplace)

@@ -28,7 +28,7 @@ class Unmaskable(Exception):
     """A body whose turns leave traces that cannot be masked."""
 
 
-@rule(While, "masked turns")
+@rule(While, "masked turns", casts=True)
 def while_masked(module: While, x: Any) -> Any:
     """``While.forward`` for members whose conditions differ."""
     active: Tensor | None = None

@@ -25,9 +25,9 @@ GROUPED_UP_TO = 65_536  # numbers in one member's output
 _NAME = "grouped, or separate where large"
 
 
-@rule(nn.Conv1d, _NAME)
-@rule(nn.Conv2d, _NAME)
-@rule(nn.Conv3d, _NAME)
+@rule(nn.Conv1d, _NAME, casts=True)
+@rule(nn.Conv2d, _NAME, casts=True)
+@rule(nn.Conv3d, _NAME, casts=True)
 def convolution(module: Any, x: Tensor) -> Tensor:
     """``forward`` of the three for all members."""
     if not _is_large(module, x):
@@ -42,9 +42,9 @@ def convolution(module: Any, x: Tensor) -> Tensor:
     return separate
 
 
-@rule(nn.ConvTranspose1d, _NAME)
-@rule(nn.ConvTranspose2d, _NAME)
-@rule(nn.ConvTranspose3d, _NAME)
+@rule(nn.ConvTranspose1d, _NAME, casts=True)
+@rule(nn.ConvTranspose2d, _NAME, casts=True)
+@rule(nn.ConvTranspose3d, _NAME, casts=True)
 def transposed(module: Any, x: Tensor, output_size: list[int] | None = None) -> Tensor:
     """``forward`` of the three for all members."""
     if output_size is not None or not _is_large(module, x):

@@ -52,7 +52,7 @@ def _rows(
     return torch.where((indices == padding).unsqueeze(-1), found.detach(), found)
 
 
-@rule(nn.Embedding, "gathered rows")
+@rule(nn.Embedding, "gathered rows", casts=True)
 def embedding(module: nn.Embedding, indices: Tensor) -> Tensor:
     """``Embedding.forward`` for all members."""
     if module.sparse:
@@ -127,7 +127,7 @@ def _of_bags(found_KD: Tensor, counted_K: Tensor, offsets_B: Tensor, mode: str) 
     return sum_BD / count_B.clamp_min(1).unsqueeze(1)
 
 
-@rule(nn.EmbeddingBag, "gathered rows")
+@rule(nn.EmbeddingBag, "gathered rows", casts=True)
 def _embedding_bag(
     module: nn.EmbeddingBag,
     input: Tensor,

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chimera.stack.rules.autocast import lowered
 from chimera.stack.rules.table import rule
 from chimera.stack.rules.together import together
 
@@ -23,12 +24,15 @@ from chimera.stack.rules.together import together
 NARROW = 16
 
 
-@rule(nn.Linear, "batched product")
+@rule(nn.Linear, "batched product", casts=True)
 def linear(module: nn.Linear, x: Tensor) -> Tensor:
     """``Linear.forward`` for all members."""
-    if not isinstance(x, Tensor) or torch.is_autocast_enabled(x.device.type):
+    if not isinstance(x, Tensor):
         return F.linear(x, module.weight, module.bias)
-    y: Tensor = together(_linear, x, module.weight, module.bias)
+    given: list[Any] = [x, module.weight, module.bias]
+    if torch.is_autocast_enabled(x.device.type):
+        given = lowered(*given)
+    y: Tensor = together(_linear, *given)
     return y
 
 

@@ -19,7 +19,7 @@ from chimera.stack.rules.numeric import chance, exact, numeric, wide
 _ALPHA = 1.7580993408473766
 
 
-def _kept(p: Any, shape: Sequence[int], device: torch.device) -> Tensor:
+def kept(p: Any, shape: Sequence[int], device: torch.device) -> Tensor:
     """Which units stay, bool ``shape``: one draw, as torch makes it."""
     return torch.bernoulli(torch.as_tensor(1 - p, device=device).expand(shape)).bool()
 
@@ -66,8 +66,8 @@ def _dropped(module: Any, x: Tensor, shape: Sequence[int]) -> Tensor:
     if not module.training or x.numel() == 0:
         return x
     p = exact(module, "p")
-    kept = _kept(p, shape, x.device)
-    scale = kept.to(wide(x).dtype) / (1 - p).to(wide(x).dtype)
+    staying = kept(p, shape, x.device)
+    scale = staying.to(wide(x).dtype) / (1 - p).to(wide(x).dtype)
     y = (wide(x) * scale).to(x.dtype)
     return x.copy_(y) if getattr(module, "inplace", False) else y
 
@@ -76,9 +76,9 @@ def _alpha_dropped(module: Any, x: Tensor, shape: Sequence[int]) -> Tensor:
     if not module.training or x.numel() == 0:
         return x
     p = exact(module, "p")
-    kept = _kept(p, shape, x.device)
+    staying = kept(p, shape, x.device)
     scale = ((_ALPHA**2 * p + 1) * (1 - p)).rsqrt()
     dtype = wide(x).dtype
-    dropped = torch.where(kept, scale * p, scale * (p - 1)) * _ALPHA
-    y = (wide(x) * torch.where(kept, scale, 0.0).to(dtype) + dropped.to(dtype)).to(x.dtype)
+    dropped = torch.where(staying, scale * p, scale * (p - 1)) * _ALPHA
+    y = (wide(x) * torch.where(staying, scale, 0.0).to(dtype) + dropped.to(dtype)).to(x.dtype)
     return x.copy_(y) if getattr(module, "inplace", False) else y

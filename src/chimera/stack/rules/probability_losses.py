@@ -60,6 +60,21 @@ def gaussian_nll_loss(
     """``F.gaussian_nll_loss``; a negative variance of any member is refused."""
     if not isinstance(var, Tensor):
         var = torch.full_like(input, var)
+    var = refuse_negative(var, input).clone()
+    with torch.no_grad():  # the gradient passes where the variance is raised to eps, too
+        var.copy_(var.clamp(min=eps))
+    loss = 0.5 * (torch.log(var) + (input - target) ** 2 / var)
+    if full:
+        loss = loss + 0.5 * math.log(2 * math.pi)
+    return reduced(loss, reduction)
+
+
+def refuse_negative(var: Tensor, input: Tensor) -> Tensor:
+    """A variance that is to go with an input, checked as ``F.gaussian_nll_loss`` does.
+
+    Raises:
+        ValueError: a variance of any member is negative, or the shapes do not go together.
+    """
     refuse_where(var < 0, "var has negative entry/entries")
     if var.shape != input.shape:
         apart = [b for a, b in zip(input.shape, var.shape, strict=False) if a != b]
@@ -67,13 +82,7 @@ def gaussian_nll_loss(
             var = var.unsqueeze(-1)
         elif input.dim() != var.dim() or apart != [1]:
             raise ValueError("var is of incorrect size")
-    var = var.clone()
-    with torch.no_grad():  # the gradient passes where the variance is raised to eps, too
-        var.copy_(var.clamp(min=eps))
-    loss = 0.5 * (torch.log(var) + (input - target) ** 2 / var)
-    if full:
-        loss = loss + 0.5 * math.log(2 * math.pi)
-    return reduced(loss, reduction)
+    return var
 
 
 @rule(nn.GaussianNLLLoss, "likelihood of all members")

@@ -23,20 +23,22 @@ class Rule:
     Attributes:
         name: as ``explain`` shows it.
         forward: runs instead of the layer's own ``forward``.
+        casts: whether it computes under autocast as the layer does.
     """
 
     name: str
     forward: Forward
+    casts: bool = False
 
 
 RULES: dict[type[nn.Module], Rule] = {}
 
 
-def rule(kind: type[nn.Module], name: str) -> Callable[[Forward], Forward]:
+def rule(kind: type[nn.Module], name: str, *, casts: bool = False) -> Callable[[Forward], Forward]:
     """Register a function as the rule of a class of layers."""
 
     def register(forward: Forward) -> Forward:
-        RULES[kind] = Rule(name, forward)
+        RULES[kind] = Rule(name, forward, casts)
         return forward
 
     return register
@@ -50,7 +52,11 @@ def rule_of(module: nn.Module) -> Rule | None:
     return None if "forward" in module.__dict__ else RULES.get(type(module))
 
 
-def forwards_of(reading: Reading) -> dict[int, Forward]:
-    """The rules that run modules of a tree, by index."""
+def forwards_of(reading: Reading, *, casts: bool = False) -> dict[int, Forward]:
+    """The rules that run modules of a tree, by index; with ``casts`` those that autocast allows."""
     found = {index: rule_of(module) for index, (_, module) in enumerate(reading.modules)}
-    return {index: known.forward for index, known in found.items() if known is not None}
+    return {
+        index: known.forward
+        for index, known in found.items()
+        if known is not None and (known.casts or not casts)
+    }
