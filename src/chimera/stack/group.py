@@ -33,7 +33,13 @@ class Group:
     Args:
         modules: the members; they stay as they are.
         positions: their places in the stack.
+
+    Attributes:
+        partial: whether gradients may leave rows out, those of members that did not use a
+            parameter.
     """
+
+    partial = False
 
     def __init__(self, modules: Sequence[nn.Module], positions: Sequence[int]) -> None:
         self.positions = list(positions)
@@ -47,8 +53,6 @@ class Group:
         # value a member.
         self.own: dict[tuple[int, str], list[Any]] = different(readings)
         self.plans: dict[Any, Any] = {}
-        # Whether gradients may leave rows out, those of members that did not use a parameter.
-        self.partial = False
         # By path which members hold a parameter frozen, where some do and some do not: a tensor
         # that is never changed in place.
         self._frozen: dict[str, Tensor] = {}

@@ -31,6 +31,13 @@ class Calls(nn.Module):
         return self.function(x * self.scale, *rest, **self.options)
 
 
+class Attends(nn.MultiheadAttention):
+    """Attention to itself, without the weights, for which torch asks the kernel."""
+
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
 def calling(function, *draws, **options) -> Case:
     return case(lambda: Calls(function, **options), *draws)
 
@@ -64,6 +71,11 @@ CALLS: list[tuple[object, Case]] = [
     (F.gaussian_nll_loss, calling(F.gaussian_nll_loss, ROWS, ROWS, chances(6), full=True)),
     (F.gaussian_nll_loss, calling(F.gaussian_nll_loss, ROWS, ROWS, chances(6, 1), eps=0.5)),
     (F.ctc_loss, calling(F.ctc_loss, *CTC)),
+    (
+        F.scaled_dot_product_attention,
+        calling(F.scaled_dot_product_attention, *[normal(2, 3, 5, 4)] * 3),
+    ),
+    (F.multi_head_attention_forward, case(lambda: Attends(4, 2), normal(5, 2, 4))),
     (F.ctc_loss, calling(F.ctc_loss, *CTC, reduction="sum", zero_infinity=True)),
     (F.ctc_loss, calling(F.ctc_loss, normal(9, 6), integers(5, 4), all_of(9), all_of(4))),
     (
