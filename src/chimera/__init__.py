@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from chimera.fit.data import data as data
     from chimera.fit.digits import digits as digits
     from chimera.fuse import fuse as fuse
+    from chimera.fuse import to_parallel as to_parallel
     from chimera.fuse import unfuse as unfuse
     from chimera.paths import ChimeraWarning as ChimeraWarning
     from chimera.scale import distribute as distribute
@@ -64,8 +65,8 @@ _HOMES = {
     "chimera.engine": ("train_step", "infer"),
     "chimera.summary": ("summary", "Summary"),
     "chimera.verify": ("verify",),
-    "chimera.fuse": ("fuse", "unfuse"),
     "chimera.scale": ("distribute",),
+    "chimera.fuse": ("fuse", "unfuse", "to_parallel"),
     "chimera.fit": ("fit", "data", "digits", "LogUniform"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -18,8 +18,9 @@ from chimera.fuse.choice import decision, hopeless
 from chimera.fuse.joint import Joint
 from chimera.fuse.lanes import Lanes
 from chimera.fuse.nested import combined
-from chimera.fuse.parts import Given, Part, Refused, part_of
+from chimera.fuse.parts import Given, Lowered, Part, Refused, part_of
 from chimera.fuse.program import Run
+from chimera.fuse.traced import Plan, modes_of, planned, rows_of, run_traced
 from chimera.fuse.transforms import transformed
 from chimera.paths.structure import describe_difference, difference, read
 from chimera.stack.explain import Explanation
@@ -78,8 +79,10 @@ class Fused(Parallel):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The outputs of the branches, combined."""
-        if self.never or self.devices is not None or torch.compiler.is_compiling():
+        if self.never or self.devices is not None:
             return super().forward(*inputs, **named)
+        if torch.compiler.is_compiling():
+            return self._forward_traced(inputs, named)
         if transformed() and self not in _KNOWN:  # as inside a Stack: tensors without memory
             return super().forward(*inputs, **named)
         known = _known(self)
@@ -105,6 +108,39 @@ class Fused(Parallel):
             return self.combine(outputs)
         return WAYS[self.combine](names(self), outputs, self.dim)
 
+    def _forward_traced(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        given = self._each(inputs) if self.inputs == "each" else [inputs] * len(self)
+        plain = named or not all(len(a) == 1 and isinstance(a[0], Tensor) for a in given)
+        plan = () if plain else self._plan()
+        outputs: dict[int, Any] = {}
+        for number, positions, homes, moded in plan:
+            mine = [given[i][0] for i in positions] if self.inputs == "each" else [inputs[0]]
+            made = run_traced(number, mine, rows_of(self, homes), modes_of(self, moded))
+            if len(positions) == len(self):
+                whole = self._whole(made)
+                if whole is not None:
+                    return whole
+            for position, output in zip(positions, made.unbind(0), strict=True):
+                outputs[position] = output
+        for i, branch in enumerate(children(self)):
+            if i not in outputs:
+                outputs[i] = self._run(i, branch, given[i], named)
+        found = [outputs[i] for i in range(len(self))]
+        if callable(self.combine):
+            return self.combine(found)
+        return WAYS[self.combine](names(self), found, self.dim)
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _plan(self) -> Plan:
+        """What a graph runs as one; nothing here is looked at by the compiler."""
+        known = _known(self)
+        found = []
+        for one in known.members:
+            if isinstance(one.part, Lowered) and _changed(known, one.part) is None:
+                found.append((one.part, one.positions))
+                one.last = "the last call was traced as one"
+        return planned(self, found)
+
     def _run_part(self, known: Known, one: Member, given: Given, named: dict[str, Any]) -> Any:
         if one.part is None:
             return None
@@ -112,7 +148,7 @@ class Fused(Parallel):
         whole = len(one.positions) == len(self)
         refused = _changed(known, one.part) or one.part.refuses(mine, named, whole=whole)
         if refused is None:
-            branches = [children(self)[i] for i in one.positions]
+            branches = [known.branches[i] for i in one.positions]
 
             def alone() -> list[Any]:
                 return [
@@ -165,11 +201,24 @@ class Known:
         branches: that it was found out of.
         members: its branches by structure.
         hooks: every dictionary of hooks of every module in the branches.
+        holders: every dictionary of children in the branches.
+        held: the children that they held.
     """
 
     branches: list[nn.Module]
     members: list[Member]
     hooks: list[dict[Any, Any]]
+    holders: list[dict[str, Any]]
+    held: list[Any]
+
+    def is_of(self, branches: list[nn.Module]) -> bool:
+        """Whether the block still has these branches, and they their children."""
+        held = [child for holder in self.holders for child in holder.values()]
+        return not (
+            any(map(operator.is_not, branches, self.branches))
+            or len(held) != len(self.held)
+            or any(map(operator.is_not, held, self.held))
+        )
 
 
 _KNOWN: WeakKeyDictionary[Fused, Known] = WeakKeyDictionary()
@@ -178,13 +227,15 @@ _KNOWN: WeakKeyDictionary[Fused, Known] = WeakKeyDictionary()
 def _known(block: Fused) -> Known:
     branches = children(block)
     found = _KNOWN.get(block)
-    if found is None or any(map(operator.is_not, branches, found.branches)):
+    if found is None or not found.is_of(branches):
         members = [_member(branches, positions, block.decide) for positions in _alike(block)]
         parts = [one.part for one in members if one.part is not None]
         modules = {id(m): m for branch in branches for m in branch.modules()}.values()
         hooks = [getattr(module, name) for module in modules for name in _HOOKS]
+        holders = [module._modules for module in modules if module._modules]
+        held = [child for holder in holders for child in holder.values()]
         share_out([joint for part in parts for joint in part.joints])
-        found = _KNOWN[block] = Known(branches, members, hooks)
+        found = _KNOWN[block] = Known(branches, members, hooks, holders, held)
     return found
 
 

@@ -25,7 +25,7 @@ def folded(x: Tensor) -> Tensor:
 
 def unfolded(y: Tensor, lanes: int) -> Tensor:
     """``[lanes, B, C, ...]`` of ``[B, lanes * C, ...]``."""
-    return y.view(len(y), lanes, y.shape[1] // lanes, *y.shape[2:]).transpose(0, 1)
+    return y.view(y.shape[0], lanes, y.shape[1] // lanes, *y.shape[2:]).transpose(0, 1)
 
 
 def _flat(values: Tensor | None) -> Tensor | None:

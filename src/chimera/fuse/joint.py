@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from chimera.fuse.transforms import transformed
-from chimera.paths.version import unchanged, version
+from chimera.paths.version import versions
 
 Home = tuple[nn.Module, str]
 """A module and the name of its parameter or buffer."""
@@ -35,10 +35,12 @@ class Joint:
         alone: whether no other joint holds one of them; else they are stacked at every call.
 
     Attributes:
+        places: the homes themselves.
         is_buffer: whether they are buffers.
     """
 
     def __init__(self, homes: Sequence[Home], *, alone: bool = True) -> None:
+        self.places = list(homes)
         self._homes = [_home(module, name) for module, name in homes]
         self.is_buffer = homes[0][1] in homes[0][0]._buffers
         self.alone = alone
@@ -131,13 +133,13 @@ class _Joined(torch.autograd.Function):
     def forward(ctx: Any, bases: list[Tensor], *rows: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.rows = rows
-        ctx.versions = [version(row) for row in rows]
+        ctx.versions = versions(rows)  # no row is an inference tensor, see _can_join
         ctx.sizes = [len(base) for base in bases]
         return tuple(base.detach() for base in bases)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if not all(map(unchanged, ctx.rows, ctx.versions)):
+        if versions(ctx.rows) != ctx.versions:
             raise RuntimeError(
                 "a parameter of fused branches was changed in place between forward and backward, "
                 "so that the gradient would be that of other weights; step the optimizer after "

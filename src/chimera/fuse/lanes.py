@@ -53,16 +53,20 @@ class Lanes:
         return self.tensor[0]
 
 
-def product(x: Lanes, w_LOI: Tensor, b_LO: Tensor | None) -> Tensor:
-    """``Linear`` in every lane: ``[L, *rows, O]`` from ``[K, *rows, I]``."""
+def product(x: Lanes, w_LOI: Tensor, b_LO: Tensor | None, *, relu: bool = False) -> Tensor:
+    """``Linear`` in every lane: ``[L, *rows, O]`` from ``[K, *rows, I]``.
+
+    With ``relu`` a ``ReLU`` follows, in the memory of the product.
+    """
     rows = x.tensor.shape[1:-1]
     x_KBI = x.tensor
     if len(rows) != 1:
         x_KBI = x_KBI.reshape(len(x_KBI), math.prod(rows), x_KBI.shape[-1])
     if transformed() or x_KBI.is_meta or torch.is_autocast_enabled(x_KBI.device.type):
         y_LBO = _forward(x_KBI, w_LOI, b_LO, x.spread)
+        y_LBO = torch.relu(y_LBO) if relu else y_LBO
     else:
-        y_LBO = _Product.apply(x_KBI, w_LOI, b_LO, x.spread)  # type: ignore[no-untyped-call]
+        y_LBO = _Product.apply(x_KBI, w_LOI, b_LO, x.spread, relu)  # type: ignore[no-untyped-call]
     if len(rows) == 1:
         return y_LBO
     return y_LBO.reshape(len(y_LBO), *rows, y_LBO.shape[-1])
@@ -82,28 +86,35 @@ def _forward(x: Tensor, w: Tensor, b: Tensor | None, spread: int) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """``_forward``, with a weight gradient in the layout of the weights.
+    """``_forward``, with a weight gradient in the layout of the weights, and a ReLU in place.
 
     torch's own backward gives its transpose, which would be copied row by row.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, spread: int) -> Tensor:
-        ctx.save_for_backward(x, w)
+    def forward(
+        ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, spread: int, relu: bool
+    ) -> Tensor:
+        y = _forward(x, w, b, spread)
+        if relu:
+            y = y.relu_()
+        ctx.save_for_backward(x, w, y if relu else None)
         ctx.spread = spread
-        return _forward(x, w, b, spread)
+        return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, w = ctx.saved_tensors
-        need_x, need_w, need_b, _ = ctx.needs_input_grad
+        x, w, y = ctx.saved_tensors
+        if y is not None:
+            g = torch.ops.aten.threshold_backward(g, y, 0)
+        need_x, need_w, need_b, *_ = ctx.needs_input_grad
         (K, B, I), (L, O, _), S = x.shape, w.shape, ctx.spread  # noqa: E741 - as in the legend
         if S == 1:
             return (
                 torch.bmm(g, w) if need_x else None,
                 torch.bmm(g.transpose(1, 2), x) if need_w else None,
                 g.sum(1) if need_b else None,
-                None,
+                *(None, None),
             )
         wide = K > 1 or not _SIDE_BY_SIDE[x.device.type == "cpu"]
         if need_x or (need_w and wide):
@@ -119,5 +130,5 @@ class _Product(torch.autograd.Function):
             torch.bmm(g_KBW, w.reshape(K, S * O, I)) if need_x else None,
             dw,
             g.sum(1) if need_b else None,
-            None,
+            *(None, None),
         )

@@ -76,7 +76,8 @@ def _axis(module: Any, x: Lanes, dim: int) -> int:
 
 
 @lowers(nn.Linear)
-def _linear(program: Program, modules: tuple[Any, ...]) -> Operation:
+def linear(program: Program, modules: tuple[Any, ...], *, relu: bool = False) -> Operation:
+    """``Linear``; with ``relu`` the ``ReLU`` that follows it too."""
     weight, bias = program.joint(modules, "weight"), program.joint(modules, "bias")
     module = modules[0]
     assert weight is not None
@@ -85,7 +86,7 @@ def _linear(program: Program, modules: tuple[Any, ...]) -> Operation:
         w, b = run.tensors[weight], tensor(run, bias)
         if x.tensor.dim() < 2 or x.tensor.shape[-1] != w.shape[-1] or x.tensor.dtype != w.dtype:
             module.forward(x.one())  # raises as the layer alone, if it does
-        return Lanes(product(x, w, b))
+        return Lanes(product(x, w, b, relu=relu))
 
     return run_linear
 
@@ -126,10 +127,23 @@ def _dropout(program: Program, modules: tuple[Any, ...]) -> Operation:
             kind = (x.tensor.dtype, x.tensor.device)
             run.shapes.append(Met(modules, tuple(x.tensor.shape[1:]), kind))
             return Lanes(x.full())
-        assert run.noises is not None
+        if run.noises is None:  # in a graph
+            return Lanes(x.full() * _noise_at_once(modules, x.full()))
         return Lanes(x.full() * next(run.noises))
 
     return run_dropout
+
+
+def _noise_at_once(modules: tuple[Any, ...], like: Tensor) -> Tensor:
+    """What all lanes multiply by, drawn in one go; whole channels where the layer drops those."""
+    rates = [module.p for module in modules]
+    if len(set(rates)) == 1 and rates[0] in (0.0, 1.0):
+        return torch.full_like(like, 1.0 - rates[0])
+    whole = type(modules[0]) is not nn.Dropout
+    shape = like.shape[:3] + (1,) * (like.dim() - 3) if whole else like.shape
+    keep = 1.0 - torch.tensor(rates, dtype=like.dtype, device=like.device)
+    keep = keep.view(-1, *[1] * (like.dim() - 1))
+    return torch.where(torch.rand(shape, dtype=like.dtype, device=like.device) < keep, 1 / keep, 0)
 
 
 def noise(met: Met) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from chimera.blocks import Parallel, Repeat, Residual, Sequential
 from chimera.blocks.children import children
 from chimera.fuse.lanes import Lanes
+from chimera.fuse.layers import linear
 from chimera.fuse.program import Operation, Program, Run, Unlowerable, lower, lowers
 from chimera.paths.structure import difference, read
 
@@ -38,7 +39,20 @@ def _aligned(modules: tuple[nn.Module, ...]) -> list[tuple[nn.Module, ...]]:
 @lowers(nn.Sequential, Sequential)
 def _chain(program: Program, modules: tuple[Any, ...]) -> Operation:
     # A splat concerns tuples; no operation gives one.
-    return chain([lower(program, parts) for parts in _aligned(modules)])
+    operations: list[Operation] = []
+    steps = _aligned(modules)
+    while steps:
+        parts = steps.pop(0)
+        if _is(parts, nn.Linear) and steps and _is(steps[0], nn.ReLU):
+            steps.pop(0)
+            operations.append(linear(program, parts, relu=True))
+        else:
+            operations.append(lower(program, parts))
+    return chain(operations)
+
+
+def _is(modules: tuple[nn.Module, ...], kind: type[nn.Module]) -> bool:
+    return type(modules[0]) is kind and "forward" not in vars(modules[0])
 
 
 @lowers(Repeat)

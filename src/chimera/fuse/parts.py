@@ -124,14 +124,33 @@ class Lowered:
             run.noises = iter(self._noises(x))
         y = self._operation(x, run).full()
         if not own and any(modules[0].training for modules in self.moded):
-            self._write_back(tensors)
+            self._write_back([joint.current() for joint in self.joints], tensors)
         return y
 
-    def _write_back(self, tensors: list[Tensor]) -> None:
+    def trace(self, inputs: list[Tensor], rows: list[Tensor]) -> Tensor:
+        """The outputs ``[branches, ...]``, for a graph; dropouts draw for all branches at once.
+
+        Args:
+            inputs: one for all branches, or one each.
+            rows: the tensors of the joints, joint after joint; buffers are written to.
+        """
+        own = iter(rows)
+        parted = [[next(own) for _ in range(len(joint))] for joint in self.joints]
+        tensors = [torch.stack(mine) for mine in parted]
+        if len(inputs) == 1:
+            x = Lanes(inputs[0].unsqueeze(0), self._count)
+        else:
+            x = Lanes(torch.stack(inputs))
+        y = self._operation(x, Run(tensors)).full()
+        if any(modules[0].training for modules in self.moded):
+            self._write_back(parted, tensors)
+        return y
+
+    def _write_back(self, parted: list[list[Tensor]], tensors: list[Tensor]) -> None:
         """Let the branches' buffers, of which ``tensors`` are copies, be what was made of them."""
-        for joint, tensor in zip(self.joints, tensors, strict=True):
+        for joint, rows, tensor in zip(self.joints, parted, tensors, strict=True):
             if joint.is_buffer:
-                for row, new in zip(joint.current(), tensor.unbind(0), strict=True):
+                for row, new in zip(rows, tensor.unbind(0), strict=True):
                     row.copy_(new)
 
     def _input(self, given: Given) -> Lanes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -27,7 +27,8 @@ class Run:
 
     Attributes:
         tensors: of the joints, in their order.
-        noises: what the active dropouts multiply by, in the order in which they run.
+        noises: what the active dropouts multiply by, in the order in which they run; without them
+            each draws by itself.
         shapes: takes the shape and dtype that every active dropout meets, when a dry run asks.
     """
 
@@ -80,10 +81,13 @@ Lower = Callable[[Program, tuple[Any, ...]], Operation]
 _TABLE: dict[type[nn.Module], Lower] = {}
 
 
-def lowers(*kinds: type[nn.Module]) -> Callable[[Lower], Lower]:
+F = TypeVar("F", bound=Callable[..., Operation])
+
+
+def lowers(*kinds: type[nn.Module]) -> Callable[[F], F]:
     """Register how aligned modules of some classes are lowered; a subclass may differ."""
 
-    def register(function: Lower) -> Lower:
+    def register(function: F) -> F:
         for kind in kinds:
             _TABLE[kind] = function
         return function

@@ -1,0 +1,156 @@
+"""Whether a module's forward is branches written by hand, and nothing else.
+
+That is: one input, given to children of the module, each called once and in order; and what they
+give, in that order, joined by ``torch.cat`` or ``torch.stack``. ``torch.fx`` records the forward
+with every child as a leaf; its record is the proof. A forward that asks Python (``if``, ``while``,
+``try``) may do something else another time, and is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+_JOINS = {torch.cat: "concat", torch.concat: "concat", torch.stack: "stack"}
+_ASKING = (ast.If, ast.IfExp, ast.While, ast.Try, ast.Match)
+
+
+class NotExactly(Exception):
+    """A forward that is more, or less, than branches side by side; the message says in what."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """Branches written by hand.
+
+    Attributes:
+        branches: their paths in the module, in order.
+        combine: "concat" or "stack".
+        dim: the axis.
+    """
+
+    branches: list[str]
+    combine: str
+    dim: int
+
+
+class _Leaves(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+def joins_by_hand(module: nn.Module) -> bool:
+    """Whether a module of a user's own calls ``cat`` or ``stack`` somewhere in its forward."""
+    try:
+        return any(
+            isinstance(node, ast.Attribute) and node.attr in ("cat", "concat", "stack")
+            for tree in _sources(module)
+            for node in ast.walk(tree)
+        )
+    except NotExactly:
+        return False
+
+
+def by_hand(module: nn.Module) -> ByHand:
+    """The branches that ``module`` runs by hand.
+
+    Raises:
+        NotExactly: its forward is not exactly that; the message says why.
+    """
+    for tree in _sources(module):
+        for node in ast.walk(tree):
+            if isinstance(node, _ASKING):
+                word = type(node).__name__.lower()
+                raise NotExactly(f"its forward asks Python ({word}), so it may do otherwise")
+    if any(True for _ in (*module.parameters(False), *module.buffers(False))):
+        raise NotExactly("it has parameters or buffers of its own")
+    try:
+        graph = _Leaves().trace(module)
+    except Exception as error:
+        raise NotExactly(f"torch.fx cannot follow its forward ({error})"[:200]) from error
+    return _read(module, graph)
+
+
+def _sources(module: nn.Module) -> list[ast.AST]:
+    """The source of the forward, and of every method that it calls."""
+    found: dict[str, ast.AST] = {}
+    wanted = ["forward"]
+    while wanted:
+        name = wanted.pop()
+        method = getattr(type(module), name, None)
+        if name in found or not inspect.isfunction(method):
+            continue
+        try:
+            found[name] = ast.parse(textwrap.dedent(inspect.getsource(method)))
+        except (OSError, TypeError, SyntaxError) as error:
+            raise NotExactly(f"the source of its {name} is not at hand") from error
+        wanted += [
+            node.attr
+            for node in ast.walk(found[name])
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "self"
+        ]
+    return list(found.values())
+
+
+def _read(module: nn.Module, graph: fx.Graph) -> ByHand:
+    nodes = list(graph.nodes)
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    calls = [node for node in nodes if node.op == "call_module"]
+    joins = [node for node in nodes if node.op == "call_function"]
+    output = nodes[-1]
+    if len(inputs) != 1:
+        raise NotExactly(f"its forward takes {len(inputs)} inputs, not one")
+    for node in nodes:
+        if node.op in ("get_attr", "call_method") or (node in joins and node.target not in _JOINS):
+            raise NotExactly(f"its forward also calls {_said(node.target)}")
+    if len(joins) != 1 or output.args[0] is not joins[0]:
+        raise NotExactly("it does not give exactly what one cat or stack gives")
+    for node in calls:
+        if node.args != (inputs[0],) or node.kwargs:
+            raise NotExactly(f"{node.target} is called with something else than the input alone")
+    join = joins[0]
+    tensors, dim = _arguments(join)
+    if list(tensors) != calls or len(calls) < 2:
+        raise NotExactly("what is joined is not what each branch gives, once and in order")
+    branches = [str(node.target) for node in calls]
+    if len({id(module.get_submodule(path)) for path in branches}) != len(branches):
+        raise NotExactly("one module runs as two branches")
+    _whole(module, branches)
+    return ByHand(branches, _JOINS[join.target], dim)
+
+
+def _said(target: Any) -> str:
+    return str(getattr(target, "__name__", target))
+
+
+def _arguments(join: fx.Node) -> tuple[Any, int]:
+    given: dict[str, Any] = dict(zip(("tensors", "dim"), join.args, strict=False)) | join.kwargs
+    dim = given.pop("dim", given.pop("axis", 0))
+    tensors = given.pop("tensors", None)
+    if given or not isinstance(dim, int) or not isinstance(tensors, list | tuple):
+        raise NotExactly("its cat or stack is called in a way of its own")
+    return tensors, dim
+
+
+def _whole(module: nn.Module, branches: list[str]) -> None:
+    """Everything that the module holds must be a branch, in the order of its ``state_dict``."""
+    held = [path for path, _ in module.named_modules(remove_duplicate=False) if path]
+    inside = {path for path in held if any(path.startswith(f"{b}.") for b in branches)}
+    above = {".".join(b.split(".")[:i]) for b in branches for i in range(1, b.count(".") + 1)}
+    other = [path for path in held if path not in inside | above | set(branches)]
+    if other:
+        raise NotExactly(f"it holds {other[0]}, which is no branch")
+    for path in above:
+        kind = type(module.get_submodule(path))
+        if kind not in (nn.ModuleList, nn.ModuleDict):
+            raise NotExactly(f"its branches stand in {path}, a {kind.__name__}")
+    if [path for path in held if path in branches] != branches:
+        raise NotExactly("its branches run in another order than that of its state_dict")
