@@ -149,7 +149,7 @@ class Both(Named):
 REFUSED = {
     Chain: "its forward also calls relu",
     Follows: "its forward also calls",
-    Asks: "its forward asks Python (if)",
+    Asks: "its forward asks Python",
     Backwards: "another order than that of its state_dict",
     Twice: "one module runs as two branches",
     Swapped: "not what each branch gives, once and in order",

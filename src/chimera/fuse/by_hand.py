@@ -2,23 +2,24 @@
 
 That is: one input, given to children of the module, each called once and in order; and what they
 give, in that order, joined by ``torch.cat`` or ``torch.stack``. ``torch.fx`` records the forward
-with every child as a leaf; its record is the proof. A forward that asks Python (``if``, ``while``,
-``try``) may do something else another time, and is refused.
+with every child as a leaf; its record is the proof. A forward that asks Python (``if``, ``while``)
+may do something else another time, and is refused; its compiled code tells, so that no source is
+needed.
 """
 
 from __future__ import annotations
 
-import ast
+import dis
 import inspect
-import textwrap
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 _JOINS = {torch.cat: "concat", torch.concat: "concat", torch.stack: "stack"}
-_ASKING = (ast.If, ast.IfExp, ast.While, ast.Try, ast.Match)
+_NAMES = ("cat", "concat", "stack")
 
 
 class NotExactly(Exception):
@@ -46,15 +47,8 @@ class _Leaves(fx.Tracer):
 
 
 def joins_by_hand(module: nn.Module) -> bool:
-    """Whether a module of a user's own calls ``cat`` or ``stack`` somewhere in its forward."""
-    try:
-        return any(
-            isinstance(node, ast.Attribute) and node.attr in ("cat", "concat", "stack")
-            for tree in _sources(module)
-            for node in ast.walk(tree)
-        )
-    except NotExactly:
-        return False
+    """Whether the forward of a module of a user's own names ``cat`` or ``stack``."""
+    return any(name in code.co_names for code in _codes(module) for name in _NAMES)
 
 
 def by_hand(module: nn.Module) -> ByHand:
@@ -63,11 +57,10 @@ def by_hand(module: nn.Module) -> ByHand:
     Raises:
         NotExactly: its forward is not exactly that; the message says why.
     """
-    for tree in _sources(module):
-        for node in ast.walk(tree):
-            if isinstance(node, _ASKING):
-                word = type(node).__name__.lower()
-                raise NotExactly(f"its forward asks Python ({word}), so it may do otherwise")
+    for code in _codes(module):
+        for step in dis.get_instructions(code):
+            if "JUMP" in step.opname and "IF" in step.opname:
+                raise NotExactly("its forward asks Python (if, while), so it may do otherwise")
     if any(True for _ in (*module.parameters(False), *module.buffers(False))):
         raise NotExactly("it has parameters or buffers of its own")
     try:
@@ -77,27 +70,23 @@ def by_hand(module: nn.Module) -> ByHand:
     return _read(module, graph)
 
 
-def _sources(module: nn.Module) -> list[ast.AST]:
-    """The source of the forward, and of every method that it calls."""
-    found: dict[str, ast.AST] = {}
+def _codes(module: nn.Module) -> list[CodeType]:
+    """The code of the forward, of every method that it names, and of what is inside them."""
+    own = [kind for kind in type(module).__mro__ if not kind.__module__.startswith("torch.")]
+    found: dict[str, list[CodeType]] = {}
     wanted = ["forward"]
     while wanted:
         name = wanted.pop()
-        method = getattr(type(module), name, None)
-        if name in found or not inspect.isfunction(method):
-            continue
-        try:
-            found[name] = ast.parse(textwrap.dedent(inspect.getsource(method)))
-        except (OSError, TypeError, SyntaxError) as error:
-            raise NotExactly(f"the source of its {name} is not at hand") from error
-        wanted += [
-            node.attr
-            for node in ast.walk(found[name])
-            if isinstance(node, ast.Attribute)
-            and isinstance(node.value, ast.Name)
-            and node.value.id == "self"
-        ]
-    return list(found.values())
+        if name not in found:
+            methods = [method for kind in own if inspect.isfunction(method := vars(kind).get(name))]
+            found[name] = [code for method in methods for code in _nested(method.__code__)]
+            wanted += [name for code in found[name] for name in code.co_names]
+    return [code for codes in found.values() for code in codes]
+
+
+def _nested(code: CodeType) -> list[CodeType]:
+    inside = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return [code, *(each for const in inside for each in _nested(const))]
 
 
 def _read(module: nn.Module, graph: fx.Graph) -> ByHand:

@@ -204,7 +204,7 @@ class _Members(Group):
         self.positions = list(range(len(branches)))
         self.template = skeleton(branches[0])
         self.reading = read(self.template)
-        self.own, self.plans = {}, {}
+        self.own, self.plans, self.partial = {}, {}, False
         self.together: list[Tensor] = []
         self.prepare()
 
