@@ -193,3 +193,22 @@ def test_many_findings_of_one_kind_are_told_together(
     assert max(map(len, printed.splitlines())) <= 80
     assert main([*line, "--format", "json"]) == 1
     assert len(json.loads(capsys.readouterr().out)) == 50
+
+
+def test_a_class_of_one_letter_is_no_picture(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "short.py").write_text(
+        "from torch import nn\nclass A(nn.Linear):\n    def __init__(self):\n"
+        "        super().__init__(20, 4)\n"
+    )
+    assert main(["check", "short.py:A", "--input", "2,20"]) == 0
+    assert capsys.readouterr().out == "short.py:A: nothing found\n"
+
+
+def test_a_script_that_reads_the_command_line(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "script.py").write_text("import sys\n" + NETS + "\nsys.exit(2)\n")
+    assert main(["check", "script.py:Clean", "--input", "2,20"]) == 2
+    assert "it ends the program there (SystemExit: 2); put what" in capsys.readouterr().err

@@ -123,7 +123,11 @@ def test_several_classes_and_no_name(nets: Path) -> None:
     [
         ("x = 1\nx +", "line 2: SyntaxError: invalid syntax"),
         ("x = 1\n\nprint(undefined)", "line 3: NameError: name 'undefined' is not defined"),
-        ("import sys\nsys.exit('no')", "line 2: SystemExit: no"),
+        (
+            "import sys\nsys.exit('no')",
+            "line 2: it ends the program there (SystemExit: no); put what is to run as a script "
+            'under if __name__ == "__main__":',
+        ),
         (
             "import no_such_package",
             "line 1: ModuleNotFoundError: No module named 'no_such_package'",

@@ -54,7 +54,8 @@ def run(
         made = _made(source, network, arguments)
         found = find(made, given, ignore=_known(ignore, project))
     findings = [_nearby(finding) for finding in found]
-    console = Console()
+    # ":A:" is a name to rich, and becomes a picture, unless it is told.
+    console = Console(emoji=False)
     form = form or project.format or "text"
     if form == "json":
         content = [dataclasses.asdict(finding) for finding in findings]

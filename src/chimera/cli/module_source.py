@@ -116,6 +116,11 @@ def _alone(name: str, file: Path) -> ModuleType:
 
 def _where(error: BaseException, file: Path) -> str:
     told = f"{type(error).__name__}: {one_line(error)}"
+    if isinstance(error, SystemExit):
+        told = (
+            f"it ends the program there (SystemExit: {error.code}); put what is to run as a "
+            'script under if __name__ == "__main__":'
+        )
     if isinstance(error, SyntaxError):
         if error.filename is not None and Path(error.filename) != file.resolve():
             return f"{error.filename}, line {error.lineno}: SyntaxError: {error.msg}"

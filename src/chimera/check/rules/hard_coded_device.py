@@ -58,7 +58,8 @@ def _of_call(
     if name in ("arange", "linspace", "tensor") and (id(call) in _only_indexes(method)):
         return
     # A tensor of one number meets tensors of any device.
-    if name == "tensor" and not (call.args and isinstance(call.args[0], (ast.List, ast.Tuple))):
+    listed = any(isinstance(n, (ast.List, ast.Tuple, ast.ListComp)) for n in ast.walk(call))
+    if name == "tensor" and not listed:
         return
     if name in _MAKERS and made is getattr(torch, name) and not starred:
         yield f"{text} is made on the CPU, wherever the input is", None

@@ -4,13 +4,11 @@ import math
 from collections.abc import Iterable, Iterator
 
 from chimera.check.context import Context
-from chimera.check.operations import Op
+from chimera.check.operations import Op, Value
 from chimera.check.rule import Place, Rule
 from chimera.check.tape import Tape
 
 _FLAT = frozenset(("round", "floor", "ceil", "trunc", "sign", "sgn", "heaviside", "fix"))
-_ROUNDING = 1e-3
-"""What is left of a gradient of zero behind a norm, which divides by the root of its epsilon."""
 _NORMS = frozenset(("layer_norm", "group_norm", "instance_norm"))
 _SOFTMAX = frozenset(("softmax", "log_softmax", "softmin", "gumbel_softmax"))
 
@@ -23,14 +21,20 @@ def find(context: Context) -> Iterable[Place]:
     still = {
         name
         for name, gradient in gradients.items()
-        if gradient is not None and float(gradient.abs().max()) < _ROUNDING
+        if gradient is not None and not gradient.count_nonzero()
     }
     wanted = tape.ancestors(tape.outputs)
     for op, reason in _flat(tape):
         if wanted.isdisjoint(op.outputs):
             continue
         before = tape.ancestors(op.inputs)
-        names = [name for name in gradients if name in still and tape.state[name] in before]
+        names = [
+            name
+            for name, gradient in gradients.items()
+            if tape.state[name] in before
+            and gradient is not None
+            and (name in still or (_rounds(op) and _ends_at(tape, tape.state[name], op)))
+        ]
         if names:
             listed = ", ".join(f"`{name}`" for name in names[:4])
             more = f" and {len(names) - 4} more parameters" if len(names) > 4 else ""
@@ -57,6 +61,23 @@ def _flat(tape: Tape) -> Iterator[tuple[Op, str]]:
                 yield op, "normalize over an axis with one entry is always 1 or -1"
         elif op.name in _NORMS and _norms_one(op, shape):
             yield op, f"{op.name} over one entry is always the same"
+
+
+def _rounds(op: Op) -> bool:
+    """Whether rounding may leave something of a gradient that is zero."""
+    return op.name in _NORMS or op.name == "normalize"
+
+
+def _ends_at(tape: Tape, value: Value, op: Op) -> bool:
+    """Whether all that is computed from a value goes through one operation to the output."""
+    found, waiting = {value}, [value]
+    while waiting:
+        for reader in waiting.pop().readers:
+            if reader is not op:
+                new = [output for output in reader.outputs if output not in found]
+                found.update(new)
+                waiting.extend(new)
+    return found.isdisjoint(tape.outputs)
 
 
 def _norms_one(op: Op, shape: tuple[int, ...]) -> bool:
