@@ -153,7 +153,7 @@ def tensor_hooked():
 @pytest.mark.parametrize(
     ("factory", "reason"),
     [
-        (Asking, "could not be compiled"),
+        (Asking, "it asks a tensor for a Python value"),
         (Writing, "writes state"),
         (Counting, "writes state"),
         (Talking, "print"),

@@ -67,7 +67,7 @@ class Eager:
     def gradients(self, given: Arguments, key: Key) -> Tensor:
         """Leave every gradient on its parameter; the losses ``[members]``, detached."""
         self.optimizer.zero_grad()
-        losses = _checked(merge(self.stack.run(self.call, given, key)), len(self.stack))
+        losses = checked_losses(merge(self.stack.run(self.call, given, key)), len(self.stack))
         losses.sum().backward()
         return losses.detach()
 
@@ -84,7 +84,13 @@ class Eager:
         self.optimizer.step()
 
 
-def _checked(losses: Any, size: int) -> Tensor:
+def checked_losses(losses: Any, size: int) -> Tensor:
+    """The losses ``[size]``.
+
+    Raises:
+        TypeError: they are no tensor.
+        ValueError: a member's is no single number, or depends on no parameter.
+    """
     if not isinstance(losses, Tensor):
         if isinstance(losses, list) and losses and isinstance(losses[0], Tensor):
             shapes = sorted({tuple(each.shape) for each in losses})

@@ -31,6 +31,8 @@ APART = 1e-3
 # A recording's first step is taken on copies, for the eager one to be compared with. Of a stack
 # with more bytes than this only the losses are compared.
 COPIED_UP_TO = 256 << 20
+# What torch raises where a recording meets a condition on data; the second has no public name.
+_ASKED = ("GuardOnDataDependentSymNode", "DataDependentOutputException")
 # Where the engine is measured: so many steps of each candidate, in turn.
 ROUNDS = 5
 
@@ -263,5 +265,7 @@ def why(error: Exception) -> str:
     """In a line, why a recording or its compilation failed."""
     if isinstance(error, (Uncapturable, Unrecordable)):
         return str(error)
+    if type(error).__name__ in _ASKED:
+        return "it asks a tensor for a Python value"
     text = next((line for line in str(error).strip().split("\n") if line.strip()), "")
     return f"it could not be compiled ({type(error).__name__}: {text.strip()[:160]})"

@@ -103,7 +103,8 @@ class StepGraph:
         parted: whether something is called between the backward pass and the update.
 
     Attributes:
-        operations: how many were recorded.
+        graphs: what was recorded.
+        operations: how many there are.
 
     Raises:
         Uncapturable: the step is more than tensor operations.
@@ -127,27 +128,27 @@ class StepGraph:
         with torch.no_grad():
             if parted:
                 first = recorded(self._gradients, [*tensors.own, *moving, step])
-                self._graphs = [first]
+                self.graphs = [first]
             if parted and recording is not None:
                 grads = [torch.empty_like(tensors.own[i]) for i in self._trained()]
                 rest = [*tensors.own, *tensors.state, *self.numbers(), *grads]
-                self._graphs.append(recorded(self._update, rest))
+                self.graphs.append(recorded(self._update, rest))
             if not parted:
                 flat = [*tensors.own, *tensors.state, *self.numbers(), *moving, step]
-                self._graphs = [recorded(self._whole, flat)]
-        self.operations = sum(len(graph.graph.nodes) for graph in self._graphs)
+                self.graphs = [recorded(self._whole, flat)]
+        self.operations = sum(len(graph.graph.nodes) for graph in self.graphs)
         if self.operations > LARGEST:
             raise Uncapturable(f"a graph of {self.operations} operations takes too long to compile")
-        self._runs: list[Run] = list(self._graphs)
+        self._runs: list[Run] = list(self.graphs)
 
     def compile(self, compiler: Compile) -> None:
         """Let what ``compiler`` makes of the recordings run in their place."""
         kept = self._sizes[0] + self._sizes[1]
-        self._runs = [compiler(self._graphs[0], range(self._sizes[0] if self.parted else kept))]
-        if len(self._graphs) > 1:
+        self._runs = [compiler(self.graphs[0], range(self._sizes[0] if self.parted else kept))]
+        if len(self.graphs) > 1:
             count = sum(self._used)
             grads = range(-count, 0)
-            self._runs.append(compiler(self._graphs[1], [*range(kept), *grads]))
+            self._runs.append(compiler(self.graphs[1], [*range(kept), *grads]))
 
     def tensors(self) -> Tensors:
         """What the step changes, now."""

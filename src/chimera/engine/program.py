@@ -11,12 +11,11 @@ import io
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from chimera.draws.mode import Key
 from chimera.stack.batched import Call, run_batched
-from chimera.stack.each import Arguments
+from chimera.stack.each import Arguments, index_of
 from chimera.stack.group import Group
 from chimera.stack.outputs import Outputs, merge
 from chimera.stack.plan import plan_of
@@ -92,24 +91,60 @@ class Members:
         with silent():
             return merge(self._outputs(list(tensors), given, step))
 
-    def _outputs(self, tensors: list[Tensor], given: Arguments, step: Tensor) -> list[Outputs]:
+    def spans(self, part: int, parts: int) -> list[range]:
+        """The places in each group of the members of one of several parts."""
+        sizes = [len(group) for group, _ in self._groups]
+        return [range(size * part // parts, size * (part + 1) // parts) for size in sizes]
+
+    def narrowed(self, tensors: Sequence[Tensor], spans: Sequence[range]) -> list[Tensor]:
+        """The rows of ``spans``, in the memory of ``tensors``."""
+        counts = [len(group.slots) for group, _ in self._groups]
+        every = [span for span, count in zip(spans, counts, strict=True) for _ in range(count)]
+        return [t[span.start : span.stop] for t, span in zip(tensors, every, strict=True)]
+
+    def of_part(
+        self, tensors: list[Tensor], given: Arguments, step: Tensor, spans: Sequence[range]
+    ) -> list[Outputs]:
+        """What the members of ``spans`` give; positions are places in the stack.
+
+        Args:
+            tensors: what ``narrowed`` gave, or stand-ins.
+            given: the arguments of all members.
+            step: which step's draws.
+            spans: the members.
+        """
+        return self._outputs(tensors, given, step, spans)
+
+    def _outputs(
+        self,
+        tensors: list[Tensor],
+        given: Arguments,
+        step: Tensor,
+        spans: Sequence[range] | None = None,
+    ) -> list[Outputs]:
         outputs: list[Outputs] = []
         key = Key(self._stack.seed, step)
-        for group, members in self._groups:
+        for number, (group, members) in enumerate(self._groups):
             mine, tensors = tensors[: len(group.slots)], tensors[len(group.slots) :]
             plan = plan_of(group, given)
+            span = range(len(group)) if spans is None else spans[number]
+            if not span:
+                continue
+            positions = group.positions[span.start : span.stop]
+            whole = len(positions) == len(self._stack)
             ran = run_batched(
                 group,
                 self._call,
-                given if len(group) == len(self._stack) else given.take(_places(group)),
+                given if whole else given.take(index_of(positions, group.device)),
                 key=key if plan.draws else None,
-                members=members,
+                members=members[span.start : span.stop],
                 ruled=plan.ruled,
                 tensors=mine,
+                span=None if len(span) == len(group) else span,
             )
             if ran.slots or ran.attributes or ran.buffers or ran.parameters:
                 raise Uncapturable("the members write state in forward")
-            ran.output.positions = list(group.positions)
+            ran.output.positions = list(positions)
             outputs.append(ran.output)
         return outputs
 
@@ -143,7 +178,3 @@ def _check(group: Group, given: Arguments) -> None:
         raise Uncapturable("members ask tensors for Python values")
     if plan.writes or plan.copies:
         raise Uncapturable("members change their inputs or parameters in place")
-
-
-def _places(group: Group) -> Tensor:
-    return torch.tensor(group.positions, device=group.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,16 @@ from torch import Tensor, nn
 from chimera.build.inputs import as_inputs
 from chimera.draws.mode import Key, overridden
 from chimera.engine.choice import as_engine, rule_of
+from chimera.engine.chunks import Chunks, chunks_of
 from chimera.engine.eager import Eager
-from chimera.engine.fast import Fast
+from chimera.engine.fast import Fast, why
+from chimera.engine.program import Uncapturable
 from chimera.engine.single import Single, plain_arguments
 from chimera.optim.clip import Clip
 from chimera.optim.optimizer import Optimizer
-from chimera.stack.each import arguments
+from chimera.optim.recording import Unrecordable
+from chimera.paths.notice import ChimeraWarning
+from chimera.stack.each import Arguments, arguments
 from chimera.stack.explain import Explanation, explain
 from chimera.stack.rules import stacked_loss
 from chimera.stack.stack import Stack
@@ -37,6 +42,7 @@ class TrainStep:
         clip: the largest norm of a member's gradients.
         engine: what takes the step.
         steps: how many there will be, where that is known.
+        memory: the most bytes that a step of a Stack may take.
     """
 
     def __init__(
@@ -48,7 +54,11 @@ class TrainStep:
         clip: Limit = None,
         engine: str = "auto",
         steps: int | None = None,
+        memory: int | None = None,
     ) -> None:
+        self._memory = memory
+        self._chunks: dict[Any, Chunks | None] = {}
+        self._unchunked = ""
         self.module, self.optimizer, self.engine = module, optimizer, engine
         self._steps = steps
         place = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
@@ -92,9 +102,26 @@ class TrainStep:
             return self._single.take(plain_arguments(given, targets), expected)
         known = arguments((given.args, given.kwargs, tuple(targets)), {}, len(stack))
         key = overridden(Key(stack.seed, self.optimizer.steps))
+        chunks = self._chunks_of(known, key)
+        if chunks is not None:
+            return chunks.take(known, key)
         if self._fast is None:
             return self._eager.take(known, key)
         return self._fast.take(known, key, expected)
+
+    def _chunks_of(self, given: Arguments, key: Key) -> Chunks | None:
+        """In what chunks such a step runs, found once."""
+        kind = given.familiar
+        if kind not in self._chunks:
+            try:
+                found = chunks_of(self._eager, given, key, self._memory)
+            except (Uncapturable, Unrecordable, RuntimeError) as error:
+                found = None
+                self._unchunked = f"members do not run in chunks: {why(error)}"
+                if self._memory is not None:
+                    warnings.warn(self._unchunked, ChimeraWarning, stacklevel=4)
+            self._chunks[kind] = found
+        return self._chunks[kind]
 
     def _loss_of(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inputs, named, targets = args
@@ -103,7 +130,7 @@ class TrainStep:
     @property
     def settled(self) -> bool:
         """Whether it is chosen what takes steps of every kind that came, and one did."""
-        if self.engine == "eager":
+        if self.engine == "eager" or any(self._chunks.values()):
             return True
         kinds = self._fast.kinds if self._fast is not None else self._single.kinds
         return bool(kinds) and all(kind.choice for kind in kinds)
@@ -126,6 +153,8 @@ class TrainStep:
             return Explanation(rows, (*notes, *self._single.notes()))
         told = self.module.__explain__()
         own = ["engine eager: as asked"] if self._fast is None else self._fast.notes()
+        own += [chunks.told for chunks in self._chunks.values() if chunks is not None]
+        own += [self._unchunked] * bool(self._unchunked)
         return Explanation(told.rows, (*told.notes, *own))
 
 
@@ -146,6 +175,7 @@ def train_step(
     clip: Limit = None,
     engine: str = "auto",
     steps: int | None = None,
+    memory: int | None = None,
 ) -> TrainStep:
     """A callable that trains every member of a Stack, or one network, by one step.
 
@@ -165,6 +195,9 @@ def train_step(
             run, by a rule; ``"measure"``: by a clock. A step that needs Python of its members
             stays eager, with a ``ch.ChimeraWarning``; ``explain`` says why. The draws are the
             same. A recorded step leaves no gradients unless ``before_update`` is given.
+        memory: the most bytes that a step of a Stack may take in all; four fifths of the device's
+            memory unless given. Where a prediction says that it takes more, members run in
+            chunks, with equal results; ``explain`` says in how many.
         steps: how many steps the run has, for ``"auto"``; unless given, it is compiled when it
             has been called as often as would have paid for it.
 
@@ -184,7 +217,11 @@ def train_step(
     check_optimizer(stack, optimizer)
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ValueError(f"steps is how many steps the run has, 1 or more; got {steps!r}")
-    return TrainStep(stack, loss, optimizer, before_update, clip, as_engine(engine), steps)
+    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int)):
+        raise TypeError(f"memory is a number of bytes; got {memory!r:.60}")
+    if memory is not None and not isinstance(stack, Stack):
+        raise ValueError("memory: one network does not run in chunks; leave it out")
+    return TrainStep(stack, loss, optimizer, before_update, clip, as_engine(engine), steps, memory)
 
 
 def check_optimizer(module: nn.Module, optimizer: Any) -> None:

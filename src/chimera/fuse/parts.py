@@ -215,7 +215,9 @@ class _Members(Group):
     def tensors(self) -> list[Tensor]:
         return self.together
 
-    def running(self, tensors: Sequence[Tensor] | None = None) -> list[Tensor]:
+    def running(
+        self, tensors: Sequence[Tensor] | None = None, span: range | None = None
+    ) -> list[Tensor]:
         return self.together
 
 

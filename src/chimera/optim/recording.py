@@ -58,7 +58,7 @@ class Recording(ABC):
         holds: rows may be frozen later; else another recording is needed then.
 
     Raises:
-        Unrecordable: a parameter is complex.
+        Unrecordable: a parameter is complex, or members may not use it.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class Recording(ABC):
                     continue
                 if entry.parameter.is_complex():
                     raise Unrecordable(f"{entry.name} is complex")
+                if entry.source.partial:
+                    raise Unrecordable(f"members may leave {entry.name} out of a step")
                 if not entry.state:
                     entry.state = empty_state(entry, self.optimizer.tensors)
                 steps = self._steps_of(entry)

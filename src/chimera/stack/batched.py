@@ -144,6 +144,7 @@ def run_batched(
     wary: bool = False,
     casts: bool = False,
     tensors: Sequence[Tensor] | None = None,
+    span: range | None = None,
 ) -> Ran:
     """Run members of a group as one.
 
@@ -159,6 +160,7 @@ def run_batched(
         wary: refuse what would go wrong in silence; for the first run of its kind.
         casts: make the casts of autocast where it is on.
         tensors: stacked ones to stand for the group's own, one a slot.
+        span: the members, side by side, that ``tensors`` and ``arguments`` are of; None for all.
 
     Raises:
         Differ: the members run differ in a condition.
@@ -166,7 +168,7 @@ def run_batched(
         Exception: whatever the call raises, or vmap where it cannot batch.
     """
     index = None if places is None else index_of(places, group.device)
-    tensors = group.running(tensors)
+    tensors = group.running(tensors, span)
     if index is not None:
         tensors = [rows_at(tensor, index) for tensor in tensors]
         group.partial = True
@@ -178,7 +180,9 @@ def run_batched(
     numbers = group.numbers.tensors(group.device)
     if index is not None:
         numbers = [tensor.index_select(0, index) for tensor in numbers]
-    mine = list(range(len(group))) if places is None else list(places)
+    if span is not None:
+        numbers = [tensor[span.start : span.stop] for tensor in numbers]
+    mine = list(span or range(len(group))) if places is None else list(places)
     kept: dict[str, Any] = {}
     own = [i for i, flag in enumerate(arguments.own) if flag]
 

@@ -186,11 +186,14 @@ class Group:
         frozen = tuple((path, tuple(rows.tolist())) for path, rows in self._frozen.items())
         return (*self.numbers.values, frozen)
 
-    def running(self, tensors: Sequence[Tensor] | None = None) -> list[Tensor]:
+    def running(
+        self, tensors: Sequence[Tensor] | None = None, span: range | None = None
+    ) -> list[Tensor]:
         """The stacked tensors as a call uses them: no gradient reaches a frozen member's row.
 
         Args:
             tensors: to stand for the group's own, one a slot.
+            span: the members that they are of; None for all.
         """
         tensors = self.tensors() if tensors is None else list(tensors)
         if self._frozen:
@@ -198,6 +201,7 @@ class Group:
                 rows = self._frozen.get(slot.path)
                 tensor = tensors[index]
                 if rows is not None and tensor.requires_grad:
+                    rows = rows if span is None else rows[span.start : span.stop]
                     mask = rows.to(tensor.device).view(-1, *[1] * (tensor.dim() - 1))
                     tensors[index] = torch.where(mask, tensor.detach(), tensor)
         return tensors

@@ -1,0 +1,100 @@
+"""Members in chunks: the same step in less memory."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import chimera as ch
+from chimera.engine.chunks import peak
+from chimera.engine.graph import recorded
+
+
+class Net(nn.Module):
+    def __init__(self, hidden=5):
+        super().__init__()
+        self.first, self.norm = nn.Linear(6, hidden), nn.BatchNorm1d(hidden)
+        self.drop, self.last = nn.Dropout(0.5), nn.Linear(hidden, 4)
+
+    def forward(self, x):
+        return self.last(self.drop(torch.tanh(self.norm(self.first(x)))))
+
+
+X = torch.randn(5, 400, 6, dtype=torch.float64)
+Y = torch.randint(0, 4, (5, 400))
+
+
+def nets():
+    made = [n.double() for n in (Net(), Net(7), Net(), Net(), Net(7))]
+    made[2].first.weight.requires_grad_(False)
+    return made
+
+
+def trained(members, steps=4, **settings):
+    stack = ch.Stack(members, seed=3)
+    optimizer = ch.optim.AdamW(stack, lr=[1e-3, 1e-2, 3e-2, 1e-2, 1e-3])
+    step = ch.train_step(stack, F.cross_entropy, optimizer, clip=0.5, **settings)
+    losses = [step(ch.each(X), ch.each(Y)) for _ in range(steps)]
+    return stack, torch.stack(losses), step
+
+
+@pytest.mark.parametrize("memory", [200_000, 300_000, 400_000])
+def test_chunks_equal_all_at_once(memory):
+    members = nets()
+    stack, losses, one = trained(members)
+    other, found, step = trained(members, memory=memory)
+    assert "chunks" not in str(ch.explain(one))
+    assert "members run in" in str(ch.explain(step).notes[-1])
+    assert step.settled
+    torch.testing.assert_close(found, losses, rtol=1e-9, atol=1e-12)
+    for name, tensor in stack.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], tensor, rtol=1e-6, atol=1e-9)
+
+
+def test_less_memory_means_more_chunks():
+    members = nets()
+    counts = []
+    for memory in (10**9, 400_000, 200_000, 170_000):
+        _, _, step = trained(members, steps=1, memory=memory)
+        note = ch.explain(step).notes[-1]
+        counts.append(int(note.split()[3]) if "members run in" in note else 1)
+    assert counts[0] == 1
+    assert counts == sorted(counts)
+    assert counts[-1] == 5
+
+
+def test_the_prediction_is_what_lives_at_once():
+    def work(x):
+        a = x * 2  # 800 bytes, and as many more at each line; a ends with b
+        b = a + 1
+        c = b * b
+        return [c.sum()]
+
+    graph = recorded(work, [torch.randn(100, dtype=torch.float64)])
+    assert peak(graph) == 1600
+
+
+def test_what_is_more_than_tensors_runs_at_once_and_is_told():
+    class Asking(Net):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > -1e9 else x
+
+    stack = ch.Stack([Asking() for _ in range(3)])
+    step = ch.train_step(stack, F.cross_entropy, ch.optim.SGD(stack), memory=60_000)
+    with pytest.warns(ch.ChimeraWarning, match="do not run in chunks: members ask tensors"):
+        losses = step(ch.each(X[:3].float()), Y[0])
+    assert losses.shape == (3,)
+    assert "do not run in chunks" in str(ch.explain(step))
+
+
+def test_mistakes_are_told():
+    stack = ch.Stack([Net() for _ in range(3)])
+    optimizer = ch.optim.SGD(stack)
+    with pytest.raises(TypeError, match="memory is a number of bytes"):
+        ch.train_step(stack, F.cross_entropy, optimizer, memory=1e9)
+    with pytest.raises(ValueError, match="memory=100 bytes do not hold parameters"):
+        ch.train_step(stack, F.cross_entropy, optimizer, memory=100)(X[0].float(), Y[0])
+    network = Net()
+    alone = torch.optim.SGD(network.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="one network does not run in chunks"):
+        ch.train_step(network, F.cross_entropy, alone, memory=10**9)
