@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=6, help="how many are drawn")
     options = parser.parse_args()
     device = torch.device(options.device)
-    rows = CPU if options.seed is None else drawn(options.seed, options.count)
+    rows = CPU if options.seed is None else drawn(options.seed, options.count, device)
     print(hardware(device))
     print(f"medians of {options.rounds} rounds, milliseconds a step of all members\n")
     head = ("eager", "compiled", "operations", "compiling", "pays after", "by the rule")

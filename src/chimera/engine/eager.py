@@ -43,7 +43,12 @@ class Eager:
 
     def kind(self, given: Arguments) -> Any:
         """What a recording holds for good: modes, numbers, frozen rows."""
-        return (*self.stack.modes().items(), self.stack.constants())
+        modes = tuple(
+            module.training
+            for group, _ in self.stack.parts()
+            for _, module in group.reading.modules
+        )
+        return (modes, self.stack.constants())
 
     def serves(self, key: Key) -> bool:
         """Whether a recording draws what this call is to draw."""

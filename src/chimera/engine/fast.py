@@ -50,6 +50,7 @@ class Fast:
         self._kinds: dict[Any, Kind] = {}
         self._said: set[str] = set()
         self._recording: Recording | None = None
+        self._last: tuple[Any, Kind] | None = None
         self.preferred: dict[str, str] = {}
 
     @property
@@ -88,18 +89,21 @@ class Fast:
 
     def _kind(self, given: Arguments) -> Kind:
         key = self._key(given)
+        if self._last is not None and self._last[0] == key:  # most often: no hash is needed
+            return self._last[1]
         if key not in self._kinds:
             self._kinds[key] = Kind(name_of(given))
+        self._last = key, self._kinds[key]
         return self._kinds[key]
 
     def _key(self, given: Arguments) -> Any:
-        told: Any = None
+        told, kind = None, self._eager.kind(given)
         if self._recording is not None:
             try:
-                told = self._recording.kind
+                told = self._recording.kind_at(kind)
             except Unrecordable as error:
                 told = str(error)
-        return shapes_of(given, self._eager.own()), self._eager.kind(given), told
+        return shapes_of(given, self._eager.own()), kind, told
 
     def _by(self, graph: StepGraph, given: Arguments, step: int) -> Tensor:
         """A step that a recording takes."""
@@ -165,7 +169,7 @@ class Fast:
         graph: StepGraph | None = None
         try:
             graph = kind.recorded = kind.recorded or self._recorded(given)
-            self._kinds[self._key(given)] = kind
+            self._kinds[self._key(given)], self._last = kind, None
             if self._worth(kind, graph, expected):
                 graph.compile(self.rule.compiler())
                 if not small:

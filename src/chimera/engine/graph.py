@@ -10,6 +10,7 @@ gradients between them.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -122,6 +123,7 @@ class StepGraph:
         self._program, self.recording, self._clip = program, recording, clip
         self._used: list[bool] = []
         tensors = self.tensors()
+        self._like = program.tensors()[0]
         moving, step = program.moving(given), self.step_of(0)
         self._sizes = (len(tensors.own), len(tensors.state), len(moving))
         self.parted = parted
@@ -161,13 +163,13 @@ class StepGraph:
         """What else the coming step takes of the optimizer."""
         if self.recording is None:
             return []
-        like = self._program.tensors()[0]
+        like = self._like
         limit = [] if self._clip is None else [self._clip.limits(like.device, wide(like))]
         return [*self.recording.factors(), *limit]
 
     def step_of(self, step: int) -> Tensor:
         """A step's number as the graph takes it."""
-        return torch.tensor(step, device=self._program.tensors()[0].device)
+        return torch.tensor(step, device=self._like.device)
 
     @torch.no_grad()
     def run(
@@ -278,9 +280,26 @@ class StepGraph:
 
 def recorded(function: Callable[..., list[Tensor]], flat: list[Tensor]) -> GraphModule:
     """``function`` as a graph; nothing is computed, and the tensors stay as they are."""
-    recorded = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
-    assert isinstance(recorded, GraphModule)
-    return recorded
+    _check_cache()
+    found = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
+    assert isinstance(found, GraphModule)
+    return found
+
+
+def _check_cache() -> None:
+    """Refuse a folder of torch's compiler that cannot be written.
+
+    Its import would fail, and torch would be left half loaded.
+    """
+    folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if folder is None:
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise Uncapturable(f"TORCHINDUCTOR_CACHE_DIR={folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise Uncapturable(f"TORCHINDUCTOR_CACHE_DIR={folder} cannot be written")
 
 
 @torch.no_grad()

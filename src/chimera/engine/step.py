@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chimera.build.inputs import as_inputs
+from chimera.build.inputs import Inputs, as_inputs
 from chimera.draws.mode import Key, overridden
 from chimera.engine.choice import as_engine, rule_of
 from chimera.engine.chunks import Chunks, chunks_of
@@ -20,8 +20,9 @@ from chimera.engine.single import Single, plain_arguments
 from chimera.optim.clip import Clip
 from chimera.optim.optimizer import Optimizer
 from chimera.optim.recording import Unrecordable
+from chimera.paths.nest import Shape
 from chimera.paths.notice import ChimeraWarning
-from chimera.stack.each import Arguments, arguments
+from chimera.stack.each import Arguments, Each, arguments, check_axis
 from chimera.stack.explain import Explanation, explain
 from chimera.stack.rules import stacked_loss
 from chimera.stack.stack import Stack
@@ -57,6 +58,7 @@ class TrainStep:
         memory: int | None = None,
     ) -> None:
         self._memory = memory
+        self._shapes: dict[tuple[int, int], Shape] = {}
         self._chunks: dict[Any, Chunks | None] = {}
         self._unchunked = ""
         self.module, self.optimizer, self.engine = module, optimizer, engine
@@ -100,7 +102,7 @@ class TrainStep:
         stack = self.module
         if not isinstance(stack, Stack):
             return self._single.take(plain_arguments(given, targets), expected)
-        known = arguments((given.args, given.kwargs, tuple(targets)), {}, len(stack))
+        known = self._arguments(given, tuple(targets), len(stack))
         key = overridden(Key(stack.seed, self.optimizer.steps))
         chunks = self._chunks_of(known, key)
         if chunks is not None:
@@ -108,6 +110,25 @@ class TrainStep:
         if self._fast is None:
             return self._eager.take(known, key)
         return self._fast.take(known, key, expected)
+
+    def _arguments(self, given: Inputs, targets: tuple[Any, ...], size: int) -> Arguments:
+        """The arguments of all members; of plain tensors, the shape that the last such ones had."""
+        flat = (*given.args, *targets)
+        plain = not given.kwargs and all(
+            isinstance(value.value if isinstance(value, Each) else value, Tensor) for value in flat
+        )
+        key = (len(given.args), len(targets))
+        if not plain or key not in self._shapes:
+            known = arguments((given.args, given.kwargs, targets), {}, size)
+            if plain:
+                self._shapes[key] = known.shape
+            return known
+        own = [isinstance(value, Each) for value in flat]
+        leaves = [value.value if isinstance(value, Each) else value for value in flat]
+        for leaf, mine in zip(leaves, own, strict=True):
+            if mine:
+                check_axis(leaf, size)
+        return Arguments(leaves, own, self._shapes[key])
 
     def _chunks_of(self, given: Arguments, key: Key) -> Chunks | None:
         """In what chunks such a step runs, found once."""

@@ -136,6 +136,7 @@ class Optimizer:
                 if len(rows):
                     held = rows if entry.held is None else torch.cat([entry.held, rows])
                     entry.held = held.unique()
+        self.version += 1
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or with ``set_to_none=False`` fill them with zeros."""

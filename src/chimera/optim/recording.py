@@ -66,6 +66,8 @@ class Recording(ABC):
     ) -> None:
         self.optimizer, self._holds = optimizer, holds
         self._held: dict[int, tuple[Tensor | None, Tensor]] = {}
+        self._flags: dict[int, bool] = {}
+        self._told: tuple[Any, Any] = (None, None)
         self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
         self._shares: list[Share] = []
         self._version: tuple[int, int] | None = None
@@ -106,6 +108,11 @@ class Recording(ABC):
     @property
     def kind(self) -> Any:
         """What a recording holds for good; another one needs another recording."""
+        self._flags = {
+            id(entry): self._holds or entry.frozen is not None
+            for share in self.shares
+            for _, entry in share.entries
+        }
         return (
             type(self.optimizer),
             tuple(self.optimizer.options.items()),
@@ -145,8 +152,21 @@ class Recording(ABC):
                     found.append(self._mask(entry))
         return found
 
+    def kind_at(self, token: Any) -> Any:
+        """``kind``, looked at again only where settings, or ``token``, are others than before.
+
+        Args:
+            token: what the stack says of its frozen rows, and anything else.
+        """
+        seen = (token, self.optimizer.version, self.optimizer.moved)
+        if self._told[0] != seen:
+            self._told = seen, self.kind
+        return self._told[1]
+
     def _is_held(self, entry: Entry) -> bool:
-        return self._holds or entry.frozen is not None
+        """Whether rows of a parameter may be frozen, as of the last look at ``kind``."""
+        known = self._flags.get(id(entry))
+        return self._holds or entry.frozen is not None if known is None else known
 
     def _mask(self, entry: Entry) -> Tensor:
         """Which rows must not move ``[rows]``, bool; the same tensor as long as it holds."""

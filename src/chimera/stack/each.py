@@ -136,7 +136,7 @@ def arguments(args: Sequence[Any], kwargs: Mapping[str, Any], size: int) -> Argu
         for value in parts:
             mine = isinstance(leaf, Each) and isinstance(value, Tensor)
             if mine:
-                _check_axis(value, size)
+                check_axis(value, size)
             leaves.append(value)
             own.append(mine)
     return Arguments(leaves, own, _graft(shape, iter(inner)))
@@ -151,7 +151,8 @@ def _graft(shape: Shape, inner: Any) -> Shape:
     return Shape(shape.kind, shape.keys, parts, shape.extra)
 
 
-def _check_axis(tensor: Tensor, size: int) -> None:
+def check_axis(tensor: Tensor, size: int) -> None:
+    """Refuse a tensor under ``each`` without a leading axis of ``size``."""
     if tensor.dim() == 0 or tensor.shape[0] != size:
         came = "a tensor without axes" if tensor.dim() == 0 else f"shape {tuple(tensor.shape)}"
         raise ValueError(
