@@ -182,6 +182,7 @@ class Fast:
                 graph = None
         except Exception as error:  # noqa: BLE001 - of recording or of the compiler: eager serves
             graph = None
+            self._kinds[self._key(given)], self._last = kind, None
             self._refuse(kind, why(error))
         if graph is None:
             eager.update(losses)
