@@ -30,7 +30,7 @@ from chimera.stack.each import Arguments
 APART = 1e-3
 # A recording's first step is taken on copies, for the eager one to be compared with. Of a stack
 # with more bytes than this only the losses are compared.
-COPIED_UP_TO = 256 << 20
+COPIED_UP_TO = 64 << 20
 # What torch raises where a recording meets a condition on data; the second has no public name.
 _ASKED = ("GuardOnDataDependentSymNode", "DataDependentOutputException")
 # Where the engine is measured: so many steps of each candidate, in turn.
