@@ -640,21 +640,6 @@ def test_transforms_inside_forward(agree, members, kind, n):
     agree(members(kind, n), X)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeError,
-    reason="recomputing in backward finds the skeleton without its tensors",
-)
-def test_checkpointing_inside_forward(agree, members):
-    from torch.utils.checkpoint import checkpoint
-
-    class Recomputes(Base):
-        def forward(self, x):
-            return checkpoint(self.layer, x, use_reentrant=False)
-
-    agree(members(Recomputes, 4), X)
-
-
 def test_gradient_of_gradient_through_a_stack(members):
     stack = ch.Stack(members(lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)), 3))
     x = X.clone().requires_grad_()

@@ -6,7 +6,7 @@ A draw is keyed by (seed, member, step, call): the call is the draw's place sinc
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from chimera.draws.counter import derive, member_keys
+from chimera.draws.recompute import restoring
 from chimera.draws.rewrite import REWRITES, Unwritable, switched_off
 from chimera.draws.seeds import forked
 
@@ -144,6 +145,18 @@ class Drawing(TorchDispatchMode):
             self._refuse(f"{func} draws from a generator of the module's own")
         return func(*args, **kwargs)
 
+    def again(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` for a later call, which draws what it would draw now."""
+        key, members = replace(self._key, call=self._key.call + self.calls), self._members
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if self in _running.modes:
+                return function(*args, **kwargs)
+            with Drawing(key, members, several=self._several):
+                return function(*args, **kwargs)
+
+        return run
+
     def _refuse(self, why: str) -> NoReturn:
         self.refused = Undrawable(why)
         raise self.refused
@@ -192,7 +205,7 @@ def randomness(*, seed: int = 0, member: int = 0, step: int = 0, call: int = 0) 
     key = Key(seed, step, call)
     token = _override.set(key)
     try:
-        with Drawing(key, [member], several=False):
+        with Drawing(key, [member], several=False) as drawing, restoring(drawing.again):
             yield
     finally:
         _override.reset(token)

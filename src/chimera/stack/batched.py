@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from chimera.decide.split import Decisions
 from chimera.decide.watch import Sentinel, Watch
 from chimera.draws.mode import Drawing, Key
+from chimera.draws.recompute import refused, restoring
 from chimera.paths.nest import Shape, flatten
 from chimera.paths.slots import Exchange
 from chimera.paths.version import unchanged, version
@@ -231,6 +232,7 @@ def run_batched(
         if wary:
             modes.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("error", "There is a performance drop")
+            modes.enter_context(restoring(refused))
         modes.enter_context(_slow_attention())
         batched = torch.vmap(member, randomness="error" if key is None else "different")
         given = [arguments.leaves[i] for i in own]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from chimera.decide.split import Decisions, Differ, parts_of
 from chimera.draws.mode import Key
+from chimera.draws.recompute import Stopped
 from chimera.paths.version import unchanged, version
 from chimera.stack.batched import Call, Ran, Shadow, run_batched
 from chimera.stack.each import Arguments
@@ -93,6 +94,8 @@ def run(
         parts.copies = plan.copies or conditions or familiar not in plan.seen
         try:
             runs = parts.run()
+        except Stopped:
+            raise
         except Exception as error:
             shadow.restore()
             reason = error
@@ -116,7 +119,11 @@ def _run_alone(
 ) -> tuple[list[Ran], Shadow]:
     shadow = Shadow(group, parameters=True)
     try:
-        return run_single(group, call, arguments, key=key, members=members), shadow
+        runs = run_single(group, call, arguments, key=key, members=members)
+        plan_of(group, arguments).draws |= any(ran.draws for ran in runs)
+        return runs, shadow
+    except Stopped:
+        raise
     except BaseException:
         shadow.restore()
         raise

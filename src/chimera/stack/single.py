@@ -5,13 +5,14 @@ Gradients reach the stacked parameters; buffers that a call changes in place cha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from chimera.build.pointing import point_out
 from chimera.draws.mode import Drawing, Key
+from chimera.draws.recompute import restoring
 from chimera.paths.nest import flatten
 from chimera.paths.slots import GONE
 from chimera.stack.absent import row_alone, rows_alone
@@ -68,18 +69,21 @@ def _run(
     key: Key,
     member: int,
 ) -> Ran:
-    with _Own(group, place):
-        group.plain.put(tensors)
+    standing = _Standing(group, place, tensors)
+    with standing:
         try:
             args, kwargs = arguments.copies(place)
-            with Drawing(key, [member], several=False):
-                output = call(group.template, args, kwargs)
+            with Drawing(key, [member], several=False) as drawing:
+
+                def keep(function: Callable[..., Any]) -> Callable[..., Any]:
+                    return standing.again(function, drawing.again(function))
+
+                with restoring(keep):
+                    output = call(group.template, args, kwargs)
             written = group.plain.written()
         except Exception as error:
             point_out(error, group.template, f"member {member}")
             raise
-        finally:
-            group.plain.take_back()
     slots = {index: tensor.unsqueeze(0) for index, tensor in written.slots.items()}
     buffers = {
         where: (alone(place, value), lasting) for where, (value, lasting) in written.buffers.items()
@@ -87,7 +91,42 @@ def _run(
     attributes = {
         where: alone(place, value, objects=True) for where, value in written.attributes.items()
     }
-    return Ran(alone(place, output), 0, slots, buffers, attributes)
+    return Ran(alone(place, output), drawing.calls, slots, buffers, attributes)
+
+
+class _Standing:
+    """A member in the place of the template: its tensors and the values that it alone has.
+
+    Args:
+        group: the group.
+        place: of the member in it.
+        tensors: the member's, one a slot.
+    """
+
+    def __init__(self, group: Group, place: int, tensors: list[Tensor]) -> None:
+        self._own, self._exchange, self._tensors = _Own(group, place), group.plain, tensors
+        self._stands = False
+
+    def __enter__(self) -> None:
+        self._own.__enter__()
+        self._exchange.put(self._tensors)
+        self._stands = True
+
+    def __exit__(self, *_: object) -> None:
+        self._stands = False
+        self._exchange.take_back()
+        self._own.__exit__()
+
+    def again(self, function: Callable[..., Any], later: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``; after the member has left, ``later`` with the member in place again."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if self._stands:
+                return function(*args, **kwargs)
+            with self:
+                return later(*args, **kwargs)
+
+        return run
 
 
 class _Own:

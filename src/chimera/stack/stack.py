@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from chimera.draws.mode import Key, next_evaluation, overridden
+from chimera.draws.recompute import in_backward
 from chimera.draws.seeds import as_seed
 from chimera.paths.structure import describe_difference, difference
 from chimera.stack.admission import checked, checked_reading, grouped, misfit
@@ -141,6 +142,8 @@ class Stack(nn.Module):
 
     def _next_key(self) -> Key:
         key = Key(self.seed, self.calls)
+        if in_backward():
+            return self._key_again(key)
         if any(group.template.training for group in self._groups):
             self.calls += 1
             self._evaluations = 0
@@ -148,6 +151,18 @@ class Stack(nn.Module):
             key = next_evaluation(key, self._evaluations)
             self._evaluations += 1
         return overridden(key)
+
+    def _key_again(self, key: Key) -> Key:
+        """The key of a call in a backward pass, which activation checkpointing makes again."""
+        given = overridden(key)
+        draws = any(plan.draws for group in self._groups for plan in group.plans.values())
+        if given is key and draws:
+            raise RuntimeError(
+                "a stack whose members draw random numbers was called again in a backward pass, "
+                "where it cannot know its first draws; give them inside of what is checkpointed, "
+                "as in `with ch.randomness(seed=0, step=step): return stack(x)`"
+            )
+        return given
 
     def run(self, call: Call, given: Arguments, key: Key) -> list[Outputs]:
         """Run ``call(member, args, kwargs)`` for every member.
