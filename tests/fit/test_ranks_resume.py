@@ -126,7 +126,8 @@ def test_a_finished_run_is_finished_for_any_ranks(ranks: Any, whole: Any, tmp_pa
 
 
 KILL = """
-import chimera.store.atomic, chimera.store.folders, chimera.fit.joint, signal
+import signal
+folders, joint = sys.modules["chimera.store.folders"], sys.modules["chimera.fit.joint"]
 
 def killing(function):
     def replaced(*args, **kwargs):
@@ -138,10 +139,10 @@ def killing(function):
     return replaced
 
 left = PHASE if RANK == WHO else 0
-for module, name in ((chimera.store.folders, "flush"), (chimera.store.folders, "write_atomic"),
-                     (chimera.store.folders, "discard"), (chimera.fit.joint, "write_members"),
-                     (chimera.fit.joint, "flush"), (chimera.fit.joint, "write_state"),
-                     (chimera.store.folders, "sha256_of")):
+for module, name in ((folders, "flush"), (folders, "write_atomic"),
+                     (folders, "discard"), (joint, "write_members"),
+                     (joint, "flush"), (joint, "write_state"),
+                     (folders, "sha256_of")):
     setattr(module, name, killing(getattr(module, name)))
 """
 
@@ -222,7 +223,7 @@ def test_a_stopped_rank_that_goes_on_changes_nothing(
 
 
 def test_a_directory_that_is_not_shared_is_refused(ranks: Any, tmp_path: Path) -> None:
-    quick = "import chimera.fit.opened\nchimera.fit.opened._SECONDS = 0.5\n"
+    quick = 'sys.modules["chimera.fit.opened"]._SECONDS = 0.5\n'
     apart = quick + code(tmp_path / "run").replace("out=OUT", 'out=f"{OUT}-{RANK}"')
     ended = ranks.run(apart, 2)
     assert ended.codes == [1, 1]
@@ -255,7 +256,7 @@ def test_a_full_disk_on_one_rank_leaves_the_checkpoint_before(
 ) -> None:
     out = tmp_path / "run"
     full = """
-import chimera.fit.joint as joint
+joint = sys.modules["chimera.fit.joint"]
 real, written = joint.write_members, 0
 def write_members(folder, standing, number):
     global written
