@@ -11,6 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TextIO
 
 from cyclopts import App, CycloptsError
@@ -43,9 +44,21 @@ app.command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
+    One of several ranks that fails ends the process at once: a collective that others left
+    unfinished would hold up its end.
+
     Args:
         arguments: what follows ``chimera`` on the command line; ``sys.argv`` unless given.
     """
+    code = _run(arguments)
+    if code and int(os.environ.get("WORLD_SIZE", "1")) > 1 and arguments is None:
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     typed.tokens = list(tokens)
     debug = "--debug" in tokens

@@ -13,7 +13,7 @@ from chimera.scale.ranks import PeerError, Ranks
 Position = tuple[int, int]
 """Steps taken and epochs complete: how far a rank is."""
 
-_SECONDS = 8.0
+_SECONDS = 6.0
 """Agreeing takes no longer, and the writing that follows twice that: launchers wait for 30 s."""
 
 
