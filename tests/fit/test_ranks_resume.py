@@ -243,7 +243,7 @@ def test_a_directory_in_use_is_refused_by_all_ranks(ranks: Any, tmp_path: Path) 
 
 def test_started_again_by_the_launcher_out_goes_on(ranks: Any, whole: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    plain = code(out, (1, 20, signal.SIGKILL)).replace('resume="auto", ', "")
+    plain = code(out, (1, 50, signal.SIGKILL)).replace('resume="auto", ', "")
     assert ranks.run(plain, 2).codes == [1, -9]
     assert steps(out)
     plain = code(out).replace('resume="auto", ', "")
