@@ -1,16 +1,18 @@
 """While and Cond: control flow on data, as modules.
 
 Contract: alone they are plain Python, ``while`` and ``if`` on what the condition says; what runs
-them otherwise (many members at once, an exported graph) reads ``condition``, ``body``, ``limit``,
-``then`` and ``otherwise``. No state of their own.
+them otherwise (many members at once, an exported graph: ``exported.py``) reads ``condition``,
+``body``, ``limit``, ``then`` and ``otherwise``. No state of their own.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from chimera.blocks.checked import checked_count, checked_step, described
+from chimera.blocks.exported import choice, loop
 
 Step = nn.Module | Callable[..., Any]
 
@@ -48,6 +50,8 @@ class While(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """The state when the condition no longer held, or after ``limit`` turns."""
+        if torch.compiler.is_exporting():
+            return loop(self, x)
         turns = 0
         while turns < self.limit and truth("While", self.condition(x)):
             x = self.body(x)
@@ -85,6 +89,8 @@ class Cond(nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """What the branch taken gives."""
+        if torch.compiler.is_exporting():
+            return choice(self, inputs, named)
         if truth("Cond", self.condition(*inputs, **named)):
             return self.then(*inputs, **named)
         return self.otherwise(*inputs, **named)
