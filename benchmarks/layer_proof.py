@@ -108,6 +108,18 @@ class Hooked(nn.Module):
         return self.layer(x)
 
 
+class UnderAutocast(nn.Module):
+    """A recurrent layer in half precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(16, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.layer(x)[0]
+
+
 def _twice(module: nn.Module, args: Any, output: Tensor) -> Tensor:
     return 2 * output
 
@@ -164,6 +176,10 @@ ALONE: dict[str, Alone] = {
     "`CTCLoss` with targets laid end to end": Alone(
         "members have targets of different lengths in one tensor",
         case(nn.CTCLoss, _probabilities, integers(5, 14), _twelve, _lengths),
+    ),
+    "`RNN`, `LSTM`, `GRU` and their cells under autocast": Alone(
+        "torch casts inside of one kernel, which has no batched form",
+        case(UnderAutocast, normal(4, 6, 16)),
     ),
     "hooks of the user's own": Alone("a hook fires once a member", case(Hooked, normal(8, 16))),
 }

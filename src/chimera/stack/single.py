@@ -6,9 +6,11 @@ Gradients reach the stacked parameters; buffers that a call changes in place cha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from chimera.build.pointing import point_out
 from chimera.draws.mode import Drawing, Key
@@ -110,6 +112,9 @@ class _Standing:
     def __enter__(self) -> None:
         self._own.__enter__()
         self._exchange.put(self._tensors)
+        for tensor in self._tensors:
+            if tensor.requires_grad and not tensor.is_leaf:
+                tensor.__deepcopy__ = partial(_leaf_of, tensor)  # type: ignore[method-assign]
         self._stands = True
 
     def __exit__(self, *_: object) -> None:
@@ -127,6 +132,16 @@ class _Standing:
                 return later(*args, **kwargs)
 
         return run
+
+
+def _leaf_of(row: Tensor, memo: dict[int, Any]) -> nn.Parameter:
+    """A copy of a member's parameter, as ``copy.deepcopy`` makes it alone: a leaf of its own.
+
+    Of what is no leaf, as a row of a stacked parameter is not, torch makes no copy.
+    """
+    copy = nn.Parameter(row.detach().clone(memory_format=torch.preserve_format))
+    memo[id(row)] = copy
+    return copy
 
 
 class _Own:

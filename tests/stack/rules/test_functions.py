@@ -31,6 +31,16 @@ class Calls(nn.Module):
         return self.function(x * self.scale, *rest, **self.options)
 
 
+def clipped(x):
+    """Written by masks: of numbers, of rows, of a view of the first row; and by places."""
+    x = x.clone()
+    x[x > 0.5] = 0.5
+    x[x.sum(1) < -1] = 0.0
+    x[:1][x[:1] < 0] = x.sum()
+    x[0, 0] = 2.0
+    return x
+
+
 class Attends(nn.MultiheadAttention):
     """Attention to itself, without the weights, for which torch asks the kernel."""
 
@@ -71,6 +81,7 @@ CALLS: list[tuple[object, Case]] = [
     (F.gaussian_nll_loss, calling(F.gaussian_nll_loss, ROWS, ROWS, chances(6), full=True)),
     (F.gaussian_nll_loss, calling(F.gaussian_nll_loss, ROWS, ROWS, chances(6, 1), eps=0.5)),
     (F.ctc_loss, calling(F.ctc_loss, *CTC)),
+    (torch.Tensor.__setitem__, calling(clipped, ROWS)),
     (
         F.scaled_dot_product_attention,
         calling(F.scaled_dot_product_attention, *[normal(2, 3, 5, 4)] * 3),
