@@ -63,6 +63,31 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return unfinished(folder / "one", 0), unfinished(folder / "two", 1)
 
 
+TWO_RANKS = """
+join()
+x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+data = ch.data(x, (x[:, 0] > 0).long())
+class Stop(Exception): pass
+def stop(record):
+    if record["epoch"] == 3:
+        raise Stop
+ch.fit(ch.instances(MLP, 4, 4, 2, hidden=4, seed=0), data, epochs=4, batch_size=8, lr=0.01,
+       checkpoint_every=1, out=OUT, progress=stop, seed=SEED)
+"""
+
+
+@pytest.fixture(scope="module")
+def runs_of_two_ranks(ranks: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same, each written by two ranks."""
+    folder = tmp_path_factory.mktemp("two")
+    for seed, name in enumerate(("one", "two")):
+        code = f"OUT, SEED = {str(folder / name)!r}, {seed}\n{TWO_RANKS}"
+        ended = ranks.run(code, 2)
+        assert "Stop" in ended.err[0], ended.err
+        assert (folder / name / "checkpoints/9/members-1.safetensors").exists()
+    return folder / "one", folder / "two"
+
+
 def look(run: Path, step: int) -> None:
     folders = Folders(run / "checkpoints", json.loads((run / "config.json").read_text())["run"])
     read(folders.check(step), [list(range(MEMBERS))], list(range(MEMBERS)))
@@ -152,6 +177,19 @@ def hunt(runs: tuple[Path, Path], tmp_path: Path, mutations: int, seed: int) -> 
 
 def test_every_mutation_is_seen(runs: tuple[Path, Path], tmp_path: Path) -> None:
     hunt(runs, tmp_path, 250, seed=1)
+
+
+def test_every_mutation_of_what_two_ranks_wrote_is_seen(
+    runs_of_two_ranks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    hunt(runs_of_two_ranks, tmp_path, 150, seed=2)
+
+
+@pytest.mark.long
+def test_a_thousand_mutations_of_what_two_ranks_wrote(
+    runs_of_two_ranks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    hunt(runs_of_two_ranks, tmp_path, 1000, seed=random.SystemRandom().randrange(1 << 30))
 
 
 @pytest.mark.long
