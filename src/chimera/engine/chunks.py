@@ -27,7 +27,8 @@ from chimera.stack.stack import Stack
 SHARE = 0.8
 # Less than this, parameters and arguments together, is not worth a prediction.
 WATCHED_FROM = 256 << 20
-STATES = 2  # tensors of the optimizer's, as large as a parameter
+# Tensors of the optimizer's as large as a parameter: two means, and what a step works in.
+STATES = 3
 
 
 class Chunks:
