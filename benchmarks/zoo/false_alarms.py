@@ -1,8 +1,8 @@
 """False alarms of `chimera.check` over networks that others wrote, trained and published.
 
-Checks every classifier of torchvision and about a hundred small networks of timm (at least one of
-each of its files), keeps what was found in ``found.jsonl`` beside this file, and writes the table
-``docs/check/false-alarms.md`` with the judgement of each finding, which ``judged.json`` holds.
+Checks the networks that `networks.py` chooses, each in a process of its own, keeps what was found
+in ``found.jsonl`` beside this file, and writes the table ``docs/check/false-alarms.md`` with the
+judgement of each finding, which ``judged.json`` holds. A run goes on with what is not yet there.
 
     make zoo
 """
@@ -10,169 +10,131 @@ each of its files), keeps what was found in ``found.jsonl`` beside this file, an
 import argparse
 import collections
 import json
+import multiprocessing
 import os
+import subprocess
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
+
+from networks import Network, timm_networks, torchvision_networks
 
 HERE = Path(__file__).parent
 FOUND = HERE / "found.jsonl"
-JUDGED = HERE / "judged.json"
-PAGE = HERE.parents[1] / "docs" / "check" / "false-alarms.md"
-
-_LARGE = ("vit_h_14", "vit_l_16", "vit_l_32", "regnet_y_128gf")
-_SMALL = ("test_", "nano", "atto", "femto", "pico", "xxs", "tiny", "xs", "small", "_s", "b0", "18")
+LIMIT_S = 900
+LIMIT_GB = 6.0
 
 
-def torchvision_networks():
-    """Name, factory and image size of every classifier but the largest."""
-    import torchvision
-
-    for name in torchvision.models.list_models(module=torchvision.models):
-        if name in _LARGE:
-            continue
-        size = 224 if name.startswith(("vit", "maxvit")) else 96
-
-        def make(name=name):
-            # Without auxiliary outputs' own initialization, which takes minutes by scipy.
-            more = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-            return torchvision.models.get_model(name, weights=None, **more)
-
-        yield f"torchvision/{name}", make, size
-
-
-def timm_networks(count):
-    """Name, factory and image size of ``count`` small networks, each file of timm first."""
-    import timm
-
-    def order(name):
-        hints = [i for i, hint in enumerate(_SMALL) if hint in name]
-        return (min(hints, default=len(_SMALL)), len(name), name)
-
-    by_file = [
-        sorted(timm.list_models(module=file), key=order) for file in sorted(timm.list_modules())
-    ]
-    chosen = []
-    rank = 0
-    while len(chosen) < count and any(len(names) > rank for names in by_file):
-        chosen += [names[rank] for names in by_file if len(names) > rank]
-        rank += 1
-    for name in chosen[:count]:
-
-        def make(name=name):
-            return timm.create_model(name, pretrained=False)
-
-        size = timm.get_pretrained_cfg(name, allow_unregistered=True)
-        yield f"timm/{name}", make, (size.input_size[-1] if size is not None else 224)
-
-
-def parameters_of(make):
-    """The number of parameters, found without memory where that goes."""
-    import torch
-
-    try:
-        with torch.device("meta"):
-            return sum(p.numel() for p in make().parameters())
-    except Exception:  # noqa: BLE001 - what reads numbers while it is made is made for real
-        return sum(p.numel() for p in make().parameters())
-
-
-def check_all(count, only, largest):
-    """Check what is not checked yet; a line of JSON for each network."""
+def check_one(network: Network, sent: Connection) -> None:
+    """Check a network; send what was found. It is given as a factory: most rules look at that."""
     import torch
 
     import chimera as ch
 
-    done = {json.loads(line)["network"] for line in FOUND.open()} if FOUND.exists() else set()
-    with FOUND.open("a") as file:
-        for name, make, size in (*torchvision_networks(), *timm_networks(count)):
-            if name in done or only not in name or (largest and parameters_of(make) > largest):
-                continue
-            start = time.perf_counter()
-            row = {"network": name, "findings": [], "failed": None}
-            try:
-                torch.manual_seed(0)
-                net = make()
-                row["parameters"] = sum(p.numel() for p in net.parameters())
-                for finding in ch.check(net, ch.spec("batch", 3, size, size)):
-                    row["findings"].append(
-                        {
-                            "rule": finding.rule,
-                            "severity": finding.severity,
-                            "path": finding.path,
-                            "message": finding.message,
-                            "line": finding.line,
-                        }
-                    )
-            except Exception as error:  # noqa: BLE001 - a network that cannot be made is told
-                row["failed"] = f"{type(error).__name__}: {error}"[:200]
-            row["seconds"] = round(time.perf_counter() - start, 1)
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    row: dict[str, Any] = {"network": network.name, "failed": None, "findings": [], "info": {}}
+    try:
+        shape = ch.spec("batch", 3, network.size, network.size)
+        row["parameters"] = ch.shapes(network.make, shape).parameters
+        for found in ch.check(network.make, shape):
+            if found.severity == "info":
+                row["info"][found.rule] = row["info"].get(found.rule, 0) + 1
+            else:
+                place = f"{Path(found.file).name}:{found.line}" if found.file else None
+                row["findings"].append(
+                    {
+                        "rule": found.rule,
+                        "severity": found.severity,
+                        "path": found.path,
+                        "message": found.message,
+                        "at": place,
+                    }
+                )
+    except Exception as error:  # noqa: BLE001 - a network that cannot be made is told
+        row["failed"] = f"{type(error).__name__}: {error}"[:200]
+    row["seconds"] = round(time.perf_counter() - start, 1)
+    sent.send(row)
+
+
+def memory_gb(pid: int) -> float:
+    """The resident memory of a process (Linux; 0 elsewhere)."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+def watched(network: Network) -> dict[str, Any]:
+    """What was found in a network, or that it took too long or too much memory."""
+    context = multiprocessing.get_context("fork")
+    received, sent = context.Pipe(duplex=False)
+    process = context.Process(target=check_one, args=(network, sent))
+    process.start()
+    sent.close()
+    start, failed = time.monotonic(), None
+    try:
+        while not received.poll(0.5):
+            if time.monotonic() - start > LIMIT_S:
+                failed = f"not done after {LIMIT_S} s"
+            elif memory_gb(process.pid or 0) > LIMIT_GB:
+                failed = f"takes more than {LIMIT_GB:g} GB"
+            if failed:
+                break
+        if not failed:
+            return received.recv()
+    except EOFError:
+        failed = "its process died"
+    finally:
+        process.kill()
+        process.join()
+    return {"network": network.name, "failed": failed, "findings": [], "info": {}}
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    """What a file of results holds; a network's last line counts."""
+    rows = [json.loads(line) for line in file.open()] if file.exists() else []
+    return list({row["network"]: row for row in rows}.values())
+
+
+def check_all(networks: Iterator[Network], only: str, again: bool) -> None:
+    """Check what is not checked yet (or, with ``again``, once more); a line of JSON for each."""
+    done = {row["network"] for row in rows_of(FOUND)}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    for network in networks:
+        if only not in network.name or (network.name in done and not again):
+            continue
+        row = watched(network) | {"rules": commit}
+        with FOUND.open("a") as file:
             file.write(json.dumps(row) + "\n")
-            file.flush()
-            print(
-                name,
-                row["seconds"],
-                row["failed"]
-                or sorted({f["rule"] for f in row["findings"] if f["severity"] != "info"}),
-                flush=True,
-            )
+        rules = collections.Counter(f"{f['severity']} {f['rule']}" for f in row["findings"])
+        print(network.name, row.get("seconds"), row["failed"] or dict(rules), flush=True)
 
 
-def judgement(judged, network, rule):
-    """``real``, ``false`` or ``unjudged``, and why: the first entry that fits."""
-    for entry in judged:
-        if entry["rule"] == rule and any(network.startswith(n) for n in entry["networks"]):
-            return entry["judgement"], entry["why"]
-    return "unjudged", ""
-
-
-def write_page():
-    """The table of findings and judgements."""
-    judged = json.loads(JUDGED.read_text()) if JUDGED.exists() else []
-    rows = [json.loads(line) for line in FOUND.open()]
-    checked = [row for row in rows if row["failed"] is None]
-    lines, wrong = [], set()
-    largest = max((row["parameters"] for row in checked), default=0)
-    for row in sorted(checked, key=lambda row: row["network"]):
-        rules = collections.Counter(
-            (f["rule"], f["severity"]) for f in row["findings"] if f["severity"] != "info"
-        )
-        for (rule, severity), number in sorted(rules.items()):
-            verdict, why = judgement(judged, row["network"], rule)
-            if verdict != "real":
-                wrong.add(row["network"])
-            lines.append(
-                f"| {row['network']} | {severity} | {rule} | {number} | {verdict} | {why} |"
-            )
-    share = len(wrong) / max(len(checked), 1)
-    failed = [f"`{row['network']}`: {row['failed']}" for row in rows if row["failed"]]
-    PAGE.write_text(
-        "# False alarms\n\n"
-        f"`ch.check` over {len(checked)} networks of torchvision and timm, the largest of "
-        f"{largest / 1e6:.0f} million parameters, as `make zoo` runs it (batch named, images of "
-        "random numbers, no loss; a run goes on with the networks that are not yet in "
-        "`benchmarks/zoo/found.jsonl`). "
-        f"{len(wrong)} of them ({share:.1%}) show an error or warning that is not real. "
-        "What is only worth knowing (`info`) is not counted.\n\n"
-        "| network | severity | rule | findings | judged | why |\n"
-        "| --- | --- | --- | ---: | --- | --- |\n"
-        + "\n".join(lines)
-        + "\n"
-        + ("\nNot checked: " + "; ".join(failed) + ".\n" if failed else "")
-    )
-    print(f"{len(wrong)} of {len(checked)} networks with a false alarm ({share:.1%}): {PAGE}")
-
-
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--timm", type=int, default=100, help="how many networks of timm")
     parser.add_argument("--only", default="", help="check networks with this in their name")
-    parser.add_argument("--largest", type=float, help="leave out networks of more parameters")
+    parser.add_argument("--again", action="store_true", help="also those that were checked before")
     parser.add_argument("--page", action="store_true", help="only write the page")
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if not arguments.page:
-        check_all(arguments.timm, arguments.only, arguments.largest)
-    write_page()
+        check_all(torchvision_networks(), arguments.only, arguments.again)
+        if not arguments.only.startswith("torchvision"):
+            check_all(timm_networks(arguments.timm), arguments.only, arguments.again)
+    from page import write_page
+
+    write_page(rows_of(FOUND))
 
 
 if __name__ == "__main__":

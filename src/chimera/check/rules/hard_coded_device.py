@@ -48,7 +48,9 @@ def _of_call(
             yield f"{text} sets a dtype, whatever the network's", "info"
         if name == "type" and first is not None and ast.unparse(first).endswith("Tensor"):
             yield f"{text} sets a dtype and the CPU, whatever the network's", None
-    if _is_device(_constant(method, device)):
+    where = _constant(method, device)
+    # A constructor makes everything on the CPU, unless it is told.
+    if _is_device(where) and (running or where != "cpu"):
         yield f"{text} is made on one device, whatever the network's", None
     if not running or device is not None or id(call) in moved:
         return
