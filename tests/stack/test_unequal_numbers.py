@@ -72,6 +72,15 @@ CASES: list[
         _TRACKED,
         (4, 6, 2, 2, 2),
     ),
+    *(
+        (
+            kind,
+            {"input_size": 3, "hidden_size": 4, "num_layers": 2},
+            {"dropout": (0.1, 0.5, 0.9)},
+            (4, 16, 3),
+        )
+        for kind in (nn.RNN, nn.GRU, nn.LSTM)
+    ),
 ]
 _IDS = [f"{kind.__name__}-{len(shape)}-{i}" for i, (kind, _, _, shape) in enumerate(CASES)]
 
@@ -86,7 +95,8 @@ class _Net(nn.Module):
         self.noise = nn.Dropout(0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.noise(self.layer(x * self.before))
+        y = self.layer(x * self.before)
+        return self.noise(y[0] if isinstance(y, tuple) else y)
 
 
 def _members(case: Any, dtype: torch.dtype = torch.float32) -> list[nn.Module]:

@@ -8,6 +8,7 @@ alone, so that a member draws the same numbers whatever stands beside it.
 Shapes: keys ``[K]`` of int64; results ``[K, *shape]``.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
@@ -25,8 +26,12 @@ def member_keys(
     seed: int, members: Iterable[int], device: torch.device | None = None
 ) -> Int64[Tensor, " members"]:
     """One 64-bit key ``[members]`` for each member id, from a hash of (seed, id)."""
-    keys = [_hash(seed, member) for member in members]
-    return torch.tensor(keys, dtype=torch.int64, device=device)
+    return torch.tensor(_hashes(seed, tuple(members)), dtype=torch.int64, device=device)
+
+
+@functools.lru_cache(maxsize=64)
+def _hashes(seed: int, members: tuple[int, ...]) -> list[int]:
+    return [_hash(seed, member) for member in members]
 
 
 def _hash(*parts: int) -> int:
@@ -43,7 +48,7 @@ def derive(keys: Int64[Tensor, " K"], *parts: int | Tensor) -> Int64[Tensor, " K
         if isinstance(part, Tensor):
             keys = _mix(keys + (part + 1) * _GOLDEN)
         else:
-            keys = _mix(keys + torch.tensor(_wrap((part + 1) * _GOLDEN), device=keys.device))
+            keys = _mix(keys + _wrap((part + 1) * _GOLDEN))
     return keys | 1
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import operator
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from chimera.paths.bind import bind
 from chimera.paths.nest import LEAF, Shape, flatten
-from chimera.paths.structure import Place, Reading, own_attributes, read
+from chimera.paths.structure import Place, Reading, is_internal, own_attributes, read
 
 
 class Gone(enum.Enum):
@@ -32,6 +33,7 @@ class Gone(enum.Enum):
 
 
 GONE = Gone.GONE
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 
 class Remade(TypeError):
@@ -117,10 +119,7 @@ class Exchange:
         """Let ``tensors``, one a slot, stand in every place. ``take_back`` must follow."""
         self._fill(tensors)
         self._placed = tensors
-        self._before = [
-            {name: (value, *_flat(value)) for name, value in _watched(module).items()}
-            for module in self._modules
-        ]
+        self._before = [_Before(module) for module in self._modules]
         self._registered = [_Registered(module) for module in self._modules]
         for index, forward in self._forwards.items():
             self._modules[index].__dict__["forward"] = forward
@@ -158,7 +157,9 @@ class Exchange:
             new = self._registered[index].new_buffers(self._paths[index])
             for name, value in new.items():
                 buffers[index, name] = (value, name not in module._non_persistent_buffers_set)
-            before, now = self._before[index], _watched(module)
+            if self._before[index].holds(module, "forward" if index in self._forwards else None):
+                continue
+            before, now = self._before[index].attributes(), _watched(module)
             if index in self._forwards:
                 del now["forward"]
             for name in [*now, *(before.keys() - now.keys())]:
@@ -174,7 +175,8 @@ class Exchange:
         for registered in self._registered:
             registered.restore()
         for module, before in zip(self._modules, self._before, strict=True):
-            self._undo(module, before)
+            if not before.holds(module):
+                self._undo(module, before.attributes())
         self._fill_back()
 
     @staticmethod
@@ -193,7 +195,7 @@ class Exchange:
             home[name] = self._own[index]
         for (module, name), places in self._attributes.items():
             attributes = self._modules[module].__dict__
-            _, leaves, shape = self._before[module][name]
+            _, leaves, shape = self._before[module].nested[name]
             leaves = list(leaves)
             for leaf, slot in places:
                 leaves[leaf] = self._own[slot]
@@ -235,8 +237,57 @@ def _watched(module: nn.Module) -> dict[str, Any]:
     return {**own_attributes(module), "training": module.training}
 
 
+def _is_fixed(value: Any) -> bool:
+    """Whether nothing inside ``value`` can change, as of numbers and tuples of them."""
+    kind = type(value)
+    return kind in _PLAIN or (kind is tuple and all(map(_is_fixed, value)))
+
+
+class _Before:
+    """The ``__dict__`` of a module, as it was."""
+
+    __slots__ = ("_dict", "nested")
+
+    def __init__(self, module: nn.Module) -> None:
+        self._dict = dict(module.__dict__)
+        self.nested = {
+            name: (value, *_flat(value))
+            for name, value in own_attributes(module).items()
+            if not _is_fixed(value)
+        }
+
+    def attributes(self) -> dict[str, tuple[Any, list[Any], Shape]]:
+        """What ``_watched`` gave, each with its leaves and their shape."""
+        watched = [name for name in self._dict if name == "training" or not is_internal(name)]
+        return {name: self.nested.get(name) or self._alone(name) for name in watched}
+
+    def _alone(self, name: str) -> tuple[Any, list[Any], Shape]:
+        value = self._dict[name]
+        return (value, *_flat(value))
+
+    def holds(self, module: nn.Module, besides: str | None = None) -> bool:
+        """Whether the module surely is as it was, but for an attribute ``besides``, put last."""
+        now, before = module.__dict__, self._dict
+        if besides is not None:
+            now = {name: value for name, value in now.items() if name != besides}
+        return _is_as(now, before) and not any(
+            _changed(known, now[name]) for name, known in self.nested.items()
+        )
+
+
+def _is_as(now: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether the same names hold the same objects in the same order."""
+    return (
+        len(now) == len(before)
+        and list(now) == list(before)
+        and all(map(operator.is_, now.values(), before.values()))
+    )
+
+
 class _Registered:
     """The parameters, buffers and modules that a module has registered, as they were."""
+
+    __slots__ = ("_before", "_now", "_passed", "_passing")
 
     def __init__(self, module: nn.Module) -> None:
         self._now: tuple[dict[str, Any], ...] = (
@@ -244,12 +295,14 @@ class _Registered:
             module._buffers,
             module._modules,
         )
-        self._before = tuple(dict(registry) for registry in self._now)
+        self._before = tuple([registry.copy() for registry in self._now])
         self._passing = module._non_persistent_buffers_set
-        self._passed = set(self._passing)
+        self._passed = self._passing.copy()
 
     def new_buffers(self, path: str) -> dict[str, Tensor | None]:
         """Buffers that stand where none stood, and ``None`` where a buffer stood."""
+        if all(map(_is_as, self._now, self._before)):
+            return {}
         for kind, now, before in zip(_KINDS, self._now, self._before, strict=True):
             for name in now.keys() ^ before.keys():
                 if kind != "buffer" or name in before:
@@ -270,10 +323,12 @@ class _Registered:
     def restore(self) -> None:
         """Register again what was registered."""
         for now, before in zip(self._now, self._before, strict=True):
-            now.clear()
-            now.update(before)
-        self._passing.clear()
-        self._passing.update(self._passed)
+            if not _is_as(now, before):
+                now.clear()
+                now.update(before)
+        if self._passing != self._passed:
+            self._passing.clear()
+            self._passing.update(self._passed)
 
 
 _KINDS = ("parameter", "buffer", "module")

@@ -100,6 +100,11 @@ def read(root: nn.Module) -> Reading:
     return Reading(reader.modules, reader.slots, reader.described(), reader.hooks, reader.held)
 
 
+def is_internal(name: str) -> bool:
+    """Whether an attribute of this name is one that ``nn.Module`` itself keeps."""
+    return name in _INTERNAL
+
+
 def own_attributes(module: nn.Module) -> dict[str, Any]:
     """The plain attributes of a module: all that ``nn.Module`` itself does not keep."""
     return {name: value for name, value in module.__dict__.items() if name not in _INTERNAL}

@@ -22,11 +22,12 @@ from chimera.decide.split import Decisions
 from chimera.decide.watch import Sentinel, Watch
 from chimera.draws.mode import Drawing, Key
 from chimera.draws.recompute import refused, restoring
-from chimera.paths.nest import Shape, flatten
+from chimera.paths.nest import LEAF, Shape, flatten
 from chimera.paths.slots import Exchange
 from chimera.paths.version import unchanged, version
 from chimera.stack.absent import rows_at
 from chimera.stack.each import Arguments, index_of
+from chimera.stack.functorch import over_members
 from chimera.stack.group import Group
 from chimera.stack.outputs import Outputs
 from chimera.stack.rules import FUNCTIONS
@@ -73,8 +74,8 @@ class Shadow:
     """
 
     def __init__(self, group: Group, *, parameters: bool = False) -> None:
-        tensors = group.tensors()
-        self._tensors = [t for t in tensors if parameters or not isinstance(t, nn.Parameter)]
+        pairs = zip(group.tensors(), group.trained, strict=True)
+        self._tensors = [tensor for tensor, trained in pairs if parameters or not trained]
         self._copies = [tensor.detach().clone() for tensor in self._tensors]
 
     def restore(self) -> None:
@@ -108,18 +109,24 @@ class _Leaves:
     """Sorts a call's results: tensors go out through vmap, other values beside it.
 
     Args:
-        modules: the modules of the group, which a result may be.
+        group: the group, a module of which a result may be.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
+    def __init__(self, group: Group) -> None:
         self.tensors: list[Tensor] = []
-        self._modules = set(map(id, modules))
+        self._group = group
+
+    def _is_module(self, value: Any) -> bool:
+        return any(value is module for _, module in self._group.reading.modules)
 
     def take(self, value: Any, *, objects: bool = False) -> _Taken:
         """Raises Unbatchable for a leaf of which nothing is known."""
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            return [len(self.tensors) - 1], [True], LEAF
         leaves, shape = flatten(value, objects=objects)
         for leaf in leaves:
-            known = isinstance(leaf, Tensor) or _is_constant(leaf) or id(leaf) in self._modules
+            known = isinstance(leaf, Tensor) or _is_constant(leaf) or self._is_module(leaf)
             if not known:
                 kind = type(leaf).__name__
                 raise Unbatchable(f"the call gives or keeps a {kind}, which may hold tensors")
@@ -187,18 +194,19 @@ def run_batched(
     kept: dict[str, Any] = {}
     own = [i for i, flag in enumerate(arguments.own) if flag]
 
-    # The last argument has nothing to say but how many members there are: others may have none.
     def member(*flat: Any) -> Any:
-        slots, rest = flat[: len(tensors)], flat[len(tensors) : -1]
+        slots, rest = flat[: len(tensors)], flat[len(tensors) :]
         settings, given = rest[: len(numbers)], rest[len(numbers) :]
         leaves = list(arguments.leaves)
         for i, leaf in zip(own, given, strict=True):
             leaves[i] = leaf
+        if not settings:
+            return run_one(slots, leaves)
         with group.numbers.standing(settings):
             return run_one(slots, leaves)
 
     def run_one(slots: Any, leaves: list[Any]) -> tuple[Tensor, ...]:
-        sorter = _Leaves(module for _, module in group.reading.modules)
+        sorter = _Leaves(group)
         exchange.put(slots)
         try:
             kept["output"] = sorter.take(call(group.template, *arguments.rebuild(leaves)))
@@ -221,8 +229,10 @@ def run_batched(
     watch = None
     if decisions is not None:
         sentinel = watch = Watch(decisions, FUNCTIONS if ruled else {})
+    given = [arguments.leaves[i] for i in own]
     with ExitStack() as modes:
-        modes.enter_context(_uncaught(decisions, sentinel, drawing))
+        if decisions is not None or sentinel is not None or drawing is not None:
+            modes.enter_context(_uncaught(decisions, sentinel, drawing))
         if drawing is not None:
             modes.enter_context(drawing)
         if sentinel is not None:
@@ -233,10 +243,15 @@ def run_batched(
             modes.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("error", "There is a performance drop")
             modes.enter_context(restoring(refused))
-        modes.enter_context(_slow_attention())
-        batched = torch.vmap(member, randomness="error" if key is None else "different")
-        given = [arguments.leaves[i] for i in own]
-        flat = batched(*tensors, *numbers, *given, torch.empty(len(mine)))
+        if torch.backends.mha.get_fastpath_enabled():
+            modes.enter_context(_slow_attention())
+        flat = over_members(
+            member,
+            [*tensors, *numbers, *given],
+            len(mine),
+            randomness="error" if key is None else "different",
+            public=wary,
+        )
 
     def outputs(taken: _Taken) -> Outputs:
         leaves, stacked, shape = taken
@@ -244,17 +259,16 @@ def run_batched(
         return Outputs(mine, found, shape, stacked)
 
     slots = {i: outputs(taken).leaves[0] for i, taken in kept["slots"].items()}
+    stacked_tensors = group.tensors()
     if index is not None:
-        slots = {**_copies(group, tensors), **slots}
+        slots = {**_copies(stacked_tensors, tensors), **slots}
     buffers = {where: (outputs(taken), flag) for where, (taken, flag) in kept["buffers"].items()}
     attributes = {where: outputs(taken) for where, taken in kept["attributes"].items()}
     draws = drawing.calls if drawing is not None else 0
     parameters = {
         i: tensor
-        for i, (tensor, stacked) in enumerate(zip(tensors, group.tensors(), strict=True))
-        if isinstance(stacked, nn.Parameter)
-        and tensor is not stacked
-        and not unchanged(tensor, versions[i])
+        for i, (tensor, stacked) in enumerate(zip(tensors, stacked_tensors, strict=True))
+        if tensor is not stacked and group.trained[i] and not unchanged(tensor, versions[i])
     }
     return Ran(
         outputs(kept["output"]),
@@ -291,18 +305,17 @@ def _slow_attention() -> Iterator[None]:
 
     Inside vmap no tensor says that it requires a gradient, so the path would be taken in training.
     """
-    enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
+        torch.backends.mha.set_fastpath_enabled(True)
 
 
-def _copies(group: Group, tensors: Iterable[Tensor]) -> dict[int, Tensor]:
+def _copies(whole: Iterable[Tensor], tensors: Iterable[Tensor]) -> dict[int, Tensor]:
     """The buffers of a part of the members, which the run may have changed: they were copies."""
     return {
         index: tensor
-        for index, (tensor, stacked) in enumerate(zip(tensors, group.tensors(), strict=True))
+        for index, (tensor, stacked) in enumerate(zip(tensors, whole, strict=True))
         if not isinstance(stacked, nn.Parameter)
     }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chimera.build.inputs import Inputs
-from chimera.paths.nest import Shape, flatten
+from chimera.paths.nest import LEAF, Shape, flatten
 
 
 class Each:
@@ -131,14 +131,17 @@ def arguments(args: Sequence[Any], kwargs: Mapping[str, Any], size: int) -> Argu
     marked, shape = flatten((tuple(args), dict(kwargs)))
     inner: list[Shape] = []
     for leaf in marked:
-        parts, part = flatten(leaf.value) if isinstance(leaf, Each) else ([leaf], Shape(None))
+        each = isinstance(leaf, Each)
+        parts, part = flatten(leaf.value) if each else ([leaf], LEAF)
         inner.append(part)
         for value in parts:
-            mine = isinstance(leaf, Each) and isinstance(value, Tensor)
+            mine = each and isinstance(value, Tensor)
             if mine:
                 check_axis(value, size)
             leaves.append(value)
             own.append(mine)
+    if all(part is LEAF for part in inner):
+        return Arguments(leaves, own, shape)
     return Arguments(leaves, own, _graft(shape, iter(inner)))
 
 

@@ -96,6 +96,8 @@ class Group:
     def prepare(self) -> None:
         """Take note of the template and of attributes that differ, before the next call."""
         self.numbers = Numbers(self.reading, self.own)
+        self.trained = [_is_trained(slot) for slot in self.slots]
+        self.reasons: list[str | None] = []
         self._in_loops = in_loops(self.reading)
         self._casting: Exchange | None = None
         self.plain = Exchange(self.reading)
@@ -112,7 +114,17 @@ class Group:
 
     def __getstate__(self) -> dict[str, Any]:
         # What is read again: facts hold code, which cannot be pickled.
-        again = ("plain", "unruled", "ruled", "reading", "numbers", "_in_loops", "_casting")
+        again = (
+            "plain",
+            "unruled",
+            "ruled",
+            "reading",
+            "numbers",
+            "_in_loops",
+            "_casting",
+            "trained",
+            "reasons",
+        )
         return {k: v for k, v in self.__dict__.items() if k not in again}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -123,7 +135,10 @@ class Group:
     @property
     def device(self) -> torch.device:
         """Where the stacked tensors are; the CPU where there are none."""
-        return next((tensor.device for tensor in self.tensors()), torch.device("cpu"))
+        for container, name in self._homes:
+            found: torch.device = getattr(container, name).device
+            return found
+        return torch.device("cpu")
 
     @property
     def slots(self) -> list[Slot]:

@@ -54,6 +54,8 @@ def merge(parts: Sequence[Outputs]) -> Any:
     dtypes, it is a list of them. Any other value comes once where all members give the same, else
     as a list. Where outputs nest differently, the whole is a list of the members' outputs.
     """
+    if len(parts) == 1 and parts[0].positions == list(range(len(parts[0].positions))):
+        return parts[0].shape.rebuild(parts[0].leaves)
     positions = [position for part in parts for position in part.positions]
     order = sorted(range(len(positions)), key=positions.__getitem__)
     first = parts[0]
@@ -72,6 +74,8 @@ def merge(parts: Sequence[Outputs]) -> Any:
 
 def is_uneven(parts: Sequence[Outputs]) -> bool:
     """Whether ``merge`` gives a list where members gave tensors, since theirs differ."""
+    if len(parts) == 1:
+        return False
     first = parts[0]
     if any(part.shape != first.shape or part.stacked != first.stacked for part in parts):
         return True

@@ -7,7 +7,7 @@ for ``explain``. Runs that do not count leave no trace.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,12 +85,12 @@ def run(
     if plan.alone is not None:
         return _run_alone(group, call, arguments, key, members)
     reason: Exception | None = None
+    familiar = arguments.familiar
     for draws, conditions, ruled in _ways(group, plan):
         shadow = Shadow(group, parameters=plan.fresh or plan.writes)
         parts = _Parts(group, call, arguments, key if draws else None, members, shadow)
         parts.watches, parts.ruled, parts.wary = conditions, ruled, plan.fresh
         parts.casts = conditions or plan.casts or autocast_of(group.device) is not None
-        familiar = arguments.familiar
         parts.copies = plan.copies or conditions or familiar not in plan.seen
         try:
             runs = parts.run()
@@ -129,14 +129,15 @@ def _run_alone(
         raise
 
 
-def _ways(group: Group, plan: Plan) -> list[tuple[bool, bool, bool]]:
+def _ways(group: Group, plan: Plan) -> Iterator[tuple[bool, bool, bool]]:
     """What to try in turn: (draws from keys, conditions split, stack rules)."""
     # What vmap says of a draw, the module might catch; what the mode says, it cannot hide.
     known = (plan.draws or plan.fresh, plan.conditions or plan.functions, plan.ruled)
-    ways = [known, (True, True, True)] if plan.ruled else [known]
-    if any(rule_of(module) for _, module in group.reading.modules) or not plan.ruled:
-        ways.append((True, True, False))
-    return list(dict.fromkeys(ways))
+    yield known
+    others = [(True, True, True)] if known[2] else []
+    if not known[2] or any(rule_of(module) for _, module in group.reading.modules):
+        others.append((True, True, False))
+    yield from (way for way in others if way != known)
 
 
 def plan_of(group: Group, arguments: Arguments) -> Plan:
@@ -152,6 +153,13 @@ def plan_of(group: Group, arguments: Arguments) -> Plan:
 
 
 def _must_run_alone(group: Group) -> str | None:
+    """Why members run one by one whatever the call; asked once of a structure."""
+    if not group.reasons:
+        group.reasons.append(_alone_for(group))
+    return group.reasons[0]
+
+
+def _alone_for(group: Group) -> str | None:
     if len(group) == 1:
         return "the only member of its structure"
     if group.reading.hooks:
@@ -233,7 +241,8 @@ class _Parts:
 
     def _run(self, places: list[int] | None, decisions: Decisions | None) -> Ran:
         members = self._members if places is None else [self._members[i] for i in places]
-        parameters = [t for t in self._group.tensors() if isinstance(t, nn.Parameter)]
+        pairs = zip(self._group.tensors(), self._group.trained, strict=True)
+        parameters = [tensor for tensor, trained in pairs if trained]
         versions = [version(parameter) for parameter in parameters]
         arguments = self._arguments.cloned() if self.copies else self._arguments
         given = [leaf for leaf in arguments.leaves if isinstance(leaf, Tensor)]

@@ -152,3 +152,44 @@ def test_members_are_themselves(
     x = torch.randn(*([4] if own else []), 5, 2, 3, dtype=torch.float64)
     ch.verify(stack, ch.each(x) if own else x)
     assert "one by one" not in str(ch.explain(stack))
+
+
+class Packed(nn.Module):
+    """A recurrent layer on sequences of different lengths."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([5, 3]))
+        return nn.utils.rnn.pad_packed_sequence(self.layer(packed)[0])[0]
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("packed", [False, True])
+def test_dropouts_of_their_own_stay_in_one_group(
+    kind: Callable[..., nn.Module], packed: bool
+) -> None:
+    torch.manual_seed(0)
+    layers = [kind(3, 40, num_layers=2, dropout=p).double() for p in (0.1, 0.5, 0.8)]
+    stack = ch.Stack(list(map(Packed, layers)) if packed else layers, seed=3)
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    assert len(stack.parts()) == 1
+    ch.verify(stack, x)
+    stack.calls = 0
+    output = stack(x) if packed else stack(x)[0]
+    for index in range(3):
+        with ch.randomness(seed=3, member=index, step=0):
+            alone = stack[index](x)
+        torch.testing.assert_close(output[index], alone if packed else alone[0])
+    assert "one by one" not in str(ch.explain(stack))
+    ch.verify(stack.eval(), x)
+
+
+def test_a_dropout_of_one_layer_says_nothing() -> None:
+    with pytest.warns(UserWarning, match="non-zero dropout"):
+        members = [nn.GRU(3, 4, dropout=p) for p in (0.1, 0.5)]
+    stack = ch.Stack(members)
+    assert len(stack.parts()) == 1
+    ch.verify(stack, torch.randn(5, 2, 3))

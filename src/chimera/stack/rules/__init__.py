@@ -7,6 +7,7 @@ from chimera.stack.rules import bilinear as bilinear
 from chimera.stack.rules import control as control
 from chimera.stack.rules import convolution as convolution
 from chimera.stack.rules import cross_map as cross_map
+from chimera.stack.rules import dropout as dropout
 from chimera.stack.rules import embedding as embedding
 from chimera.stack.rules import group_norm as group_norm
 from chimera.stack.rules import linear as linear

@@ -95,7 +95,10 @@ def _rnn(given: Given, gates: Tensor, b_hh: Tensor | None, state: State) -> tupl
 
 def _rnn_back(given: Given, back: Back) -> tuple[Tensor, Tensor, State]:
     y, (d_hidden,) = given.y, back.d_last
-    d_gates = 1 - y * y if given.mode == "RNN_TANH" else (y <= 0).logical_not().to(y.dtype)
+    if given.mode == "RNN_TANH":
+        d_gates = _aten.tanh_backward(torch.ones_like(y), y)
+    else:
+        d_gates = (y <= 0).logical_not().to(y.dtype)
     d_steps, d_ys = d_gates.unbind(1), back.d_y.unbind(1)
     for at in reversed(given.order):
         d_steps[at].mul_(d_hidden.add_(d_ys[at]))

@@ -6,7 +6,7 @@ sequence on its data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from chimera.draws.mode import require_draws
+from chimera.stack.rules.numeric import PerMember, chance, numeric
 from chimera.stack.rules.sequences import layer
 from chimera.stack.rules.steps import State, Weights, one_step, sequence
 from chimera.stack.rules.table import rule
@@ -23,12 +24,15 @@ from chimera.stack.rules.together import together
 
 @dataclass(frozen=True, slots=True)
 class _Layers:
-    """What a recurrent layer computes, besides its weights; ``sizes`` are a packed sequence's."""
+    """What a recurrent layer computes, besides its weights.
+
+    ``sizes`` are a packed sequence's; ``dropout`` is None where the members have their own.
+    """
 
     mode: str
     layers: int
     directions: int
-    dropout: float
+    dropout: Any
     biased: bool
     projected: bool
     sizes: tuple[int, ...] | None
@@ -44,6 +48,9 @@ class _Layers:
         return found
 
 
+@numeric(nn.RNN, dropout=chance)
+@numeric(nn.GRU, dropout=chance)
+@numeric(nn.LSTM, dropout=chance)
 @rule(nn.RNN, "batched steps")
 @rule(nn.GRU, "batched steps")
 @rule(nn.LSTM, "batched steps")
@@ -61,7 +68,10 @@ def recurrent(module: Any, x: Any, hx: Any = None) -> Any:
     if packed is not None and packed.sorted_indices is not None:
         states = [state.index_select(1, packed.sorted_indices) for state in states]
     flat = [weight for weights in module.all_weights for weight in weights]
-    output, *last = together(_run, layers, len(states), data, *states, *flat)
+    p = layers.dropout
+    if isinstance(p, PerMember):
+        layers, p = replace(layers, dropout=None), p.tensor
+    output, *last = together(_run, layers, len(states), p, data, *states, *flat)
     if packed is not None and packed.unsorted_indices is not None:
         last = [state.index_select(1, packed.unsorted_indices) for state in last]
     if not several:
@@ -89,7 +99,7 @@ def _layers(module: Any, packed: PackedSequence | None) -> _Layers:
         module.mode,
         module.num_layers,
         2 if module.bidirectional else 1,
-        module.dropout if module.training else 0.0,
+        module.dropout if module.training and module.num_layers > 1 else 0.0,
         module.bias,
         module.proj_size > 0,
         None if packed is None else tuple(packed.batch_sizes.tolist()),
@@ -112,15 +122,20 @@ def _states(module: Any, layers: _Layers, data: Tensor, hx: Any, several: bool) 
     return given
 
 
-def _run(size: int, layers: _Layers, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-    """The output and the last states, which carry the layers after the members."""
+def _run(
+    size: int, layers: _Layers, count: int, p: Any, x: Tensor, *rest: Tensor
+) -> tuple[Tensor, ...]:
+    """The output and the last states, which carry the layers after the members.
+
+    ``p`` is the probability that dropout leaves a number out, or one a member ``[members]``.
+    """
     states, weights = rest[:count], layers.weights(list(rest[count:]))
     mask = None if layers.sizes is None else _mask(layers.sizes, x.device)
     x_NTBI = x if mask is None else _padded(x, mask)
     last: list[State] = []
     for level in range(layers.layers):
-        if level and layers.dropout:
-            x_NTBI = _dropped(layers, x_NTBI, mask)
+        if level and (layers.dropout is None or layers.dropout):
+            x_NTBI = _dropped(p, x_NTBI, mask)
         outputs = []
         for direction in range(layers.directions):
             index = level * layers.directions + direction
@@ -137,11 +152,20 @@ def _run(size: int, layers: _Layers, count: int, x: Tensor, *rest: Tensor) -> tu
     return output, *(torch.stack(parts, 1) for parts in zip(*last, strict=True))
 
 
-def _dropped(layers: _Layers, x_NTBI: Tensor, mask: Tensor | None) -> Tensor:
+def _dropped(p: Any, x_NTBI: Tensor, mask: Tensor | None) -> Tensor:
     require_draws("dropout between the layers of a recurrent module")
     if mask is None:
-        return F.dropout(x_NTBI, layers.dropout)
-    return _padded(F.dropout(x_NTBI[:, mask], layers.dropout), mask)
+        return _dropped_out(p, x_NTBI)
+    return _padded(_dropped_out(p, x_NTBI[:, mask]), mask)
+
+
+def _dropped_out(p: Any, x: Tensor) -> Tensor:
+    if not isinstance(p, Tensor):
+        return F.dropout(x, p)
+    p = p.view(-1, *[1] * (x.dim() - 1))
+    kept = torch.bernoulli((1 - p).expand(x.shape))
+    dropped: Tensor = x * (kept / (1 - p)).to(x.dtype)
+    return dropped
 
 
 def _mask(sizes: tuple[int, ...], device: torch.device) -> Tensor:
