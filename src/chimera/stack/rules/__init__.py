@@ -10,6 +10,7 @@ from chimera.stack.rules import cross_map as cross_map
 from chimera.stack.rules import dropout as dropout
 from chimera.stack.rules import embedding as embedding
 from chimera.stack.rules import group_norm as group_norm
+from chimera.stack.rules import images as images
 from chimera.stack.rules import linear as linear
 from chimera.stack.rules import linear_losses as linear_losses
 from chimera.stack.rules import losses as losses

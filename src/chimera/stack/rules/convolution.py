@@ -1,6 +1,9 @@
 """Convolutions with a member axis: grouped, or one after the other where that is faster.
 
-torch batches a convolution as one with a group a member. On a CPU that wins while a member's
+Grouped is one convolution with a group a member, bias included. What it takes and gives has the
+members beside the channels, ``[B, N, C, ...]``; vmap would copy it to the members-first order and
+add the bias in a pass of its own. Poolings keep that order (``images.py``), so that a chain of
+convolutions, activations and poolings copies nothing. On a CPU grouped wins while a member's
 output is small, and loses to N separate convolutions, which keep the layout that each likes, when
 it is large; a batched product of unfolded windows never won (``benchmarks/convolutions.py``).
 On a GPU it is always grouped.
@@ -30,16 +33,18 @@ _NAME = "grouped, or separate where large"
 @rule(nn.Conv3d, _NAME, casts=True)
 def convolution(module: Any, x: Tensor) -> Tensor:
     """``forward`` of the three for all members."""
-    if not _is_large(module, x):
+    axes = len(module.kernel_size)
+    if not _runs_here(module, x, axes):
         found: Tensor = type(module).forward(module, x)
         return found
-    padding = module.padding
+    separate, padding = _is_large(module, x), module.padding
     if module.padding_mode != "zeros":
         x, padding = F.pad(x, _edges(module), mode=module.padding_mode), 0
-    run = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(module.kernel_size)]
-    settings = (module.stride, padding, module.dilation, module.groups)
-    separate: Tensor = together(_separately, run, settings, x, module.weight, module.bias)
-    return separate
+    run = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[axes]
+    settings = {"stride": module.stride, "padding": padding, "dilation": module.dilation}
+    way = _separately if separate else _grouped
+    y: Tensor = together(way, run, settings, module.groups, axes, x, module.weight, module.bias)
+    return y
 
 
 @rule(nn.ConvTranspose1d, _NAME, casts=True)
@@ -47,22 +52,33 @@ def convolution(module: Any, x: Tensor) -> Tensor:
 @rule(nn.ConvTranspose3d, _NAME, casts=True)
 def transposed(module: Any, x: Tensor, output_size: list[int] | None = None) -> Tensor:
     """``forward`` of the three for all members."""
-    if output_size is not None or not _is_large(module, x):
+    axes = len(module.kernel_size)
+    if output_size is not None or not _runs_here(module, x, axes):
         found: Tensor = type(module).forward(module, x, output_size)
         return found
-    run = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-    settings = (
-        *(module.stride, module.padding, module.output_padding, module.groups, module.dilation),
+    run = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[axes]
+    names = ("stride", "padding", "output_padding", "dilation")
+    settings = {name: getattr(module, name) for name in names}
+    way = _separately if _is_large(module, x) else _grouped
+    y: Tensor = together(way, run, settings, module.groups, axes, x, module.weight, module.bias)
+    return y
+
+
+def _runs_here(module: Any, x: Any, axes: int) -> bool:
+    """Whether a call is one that fits, of members with weights of their own."""
+    return bool(
+        isinstance(x, Tensor)
+        and x.dim() in (axes + 1, axes + 2)
+        and x.shape[-axes - 1] == module.in_channels
+        and x.dtype == module.weight.dtype
+        and is_together(module.weight)
+        and not torch.is_autocast_enabled(x.device.type)
     )
-    separate: Tensor = together(
-        _separately, run[len(module.kernel_size)], settings, x, module.weight, module.bias
-    )
-    return separate
 
 
 def _is_large(module: Any, x: Tensor) -> bool:
     axes = len(module.kernel_size)
-    if x.device.type != "cpu" or x.dim() < axes + 1 or not is_together(x, module.weight):
+    if x.device.type != "cpu":
         return False
     strides = math.prod(module.stride)
     spatial = math.prod(x.shape[-axes:])
@@ -81,14 +97,38 @@ def _edges(module: Any) -> list[int]:
     return [edge for padding in reversed(module.padding) for edge in (padding, padding)]
 
 
+def _grouped(
+    size: int,
+    run: Callable[..., Tensor],
+    settings: dict[str, Any],
+    groups: int,
+    axes: int,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """One convolution with ``groups`` groups a member; of a shared input one with more channels."""
+    several = x.dim() == axes + 3
+    weights, biases = weight.flatten(0, 1), None if bias is None else bias.flatten()
+    if groups == 1 and size > 1 and x.stride(0) == 0 and "output_padding" not in settings:
+        y = run(x[0] if several else x[:1], weights, biases, **settings)
+    else:
+        x_BNC = x.transpose(0, 1) if several else x.unsqueeze(0)
+        y = run(x_BNC.flatten(1, 2), weights, biases, groups=groups * size, **settings)
+    y_BNO: Tensor = y.unflatten(1, (size, y.shape[1] // size))
+    return y_BNO.transpose(0, 1) if several else y_BNO.squeeze(0)
+
+
 def _separately(
     size: int,
     run: Callable[..., Tensor],
-    settings: tuple[Any, ...],
+    settings: dict[str, Any],
+    groups: int,
+    axes: int,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
     biases = [None] * size if bias is None else bias.unbind(0)
     rows = zip(x.unbind(0), weight.unbind(0), biases, strict=True)
-    return torch.stack([run(*row, *settings) for row in rows])
+    return torch.stack([run(*row, groups=groups, **settings) for row in rows])
