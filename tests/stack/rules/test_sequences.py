@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import chimera as ch
 from chimera.stack.rules.passes import PASSES
+from chimera.stack.rules.recorded import RecordedLayer
 from chimera.stack.rules.sequences import layer
 from chimera.stack.rules.steps import Weights, sequence
 
@@ -119,15 +120,44 @@ def test_a_nan_passes_through_relu() -> None:
     torch.testing.assert_close(grads[0], grads[1], equal_nan=True)
 
 
-def test_a_recording_holds_operations_without_memory_of_its_own() -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_recording_is_the_recorded_steps(mode: str, biased: bool, reverse: bool) -> None:
+    torch.manual_seed(0)
+    values = made(mode, 2, 3, 2, 2, 3, biased=biased)
+    _, theirs = both(mode, values, reverse)
+    inputs = leaves(values)
+    expected = [*theirs, *torch.autograd.grad(score(theirs), inputs)]
+
+    def run(*flat: Tensor) -> list[Tensor]:
+        mine = iter(each.detach().requires_grad_() for each in flat)
+        x, state = next(mine), tuple(next(mine) for _ in values[1])
+        w = Weights(*(None if known is None else next(mine) for known in values[2]))
+        with torch.enable_grad():
+            y, last = layer(mode, x, state, w, reverse)
+            used = [x, *state, *(t for t in (w.w_ih, w.w_hh, w.b_ih, w.b_hh) if t is not None)]
+            return [y, *last, *torch.autograd.grad(score([y, *last]), used)]
+
+    graph = make_fx(run)(*(each.detach() for each in inputs))
+    torch.testing.assert_close(graph(*(each.detach() for each in inputs)), expected)
+    again = [each.detach() * 0.5 for each in inputs]  # nothing of the first call is held
+    torch.testing.assert_close(graph(*again), run(*again))
+    names = {str(node.target) for node in graph.graph.nodes}
+    assert not [name for name in names if name.endswith(".out") or "_." in name]
+
+
+def test_a_recording_refuses_nothing_of_second_derivatives() -> None:
+    torch.manual_seed(0)
     x, state, weights = made("GRU", 2, 3, 2, 2, 3)
-
-    def run(*flat: Tensor) -> Tensor:
-        y, _ = layer("GRU", flat[0], (flat[1],), Weights(*flat[2:]), False)
-        return y
-
-    graph = make_fx(run)(x.detach(), state[0].detach(), *(w.detach() for w in weights))
-    assert not [node for node in graph.graph.nodes if str(node.target).endswith(".out")]
+    inputs = leaves((x, state, weights))
+    y, *last = RecordedLayer.apply("GRU", False, x, *weights, *state)
+    _, theirs = both("GRU", (x, state, weights), reverse=False)
+    seconds = []
+    for outputs in ([y, *last], theirs):
+        firsts = torch.autograd.grad(score(outputs), inputs, create_graph=True)
+        seconds.append(torch.autograd.grad(score(list(firsts)), inputs))
+    torch.testing.assert_close(seconds[0], seconds[1])
 
 
 def modules(kind: Callable[..., nn.Module], **kwargs: Any) -> list[nn.Module]:

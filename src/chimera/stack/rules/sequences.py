@@ -9,7 +9,6 @@ Shapes: N members, T steps, B sequences, I input features, H hidden, G gates tim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from chimera.stack.rules.passes import PASSES, Back, Given, turn
-from chimera.stack.rules.steps import State, Weights, sequence
+from chimera.stack.rules.recorded import RecordedLayer
+from chimera.stack.rules.steps import State, Weights, again, sequence
 
 
 def layer(
@@ -32,17 +32,14 @@ def layer(
         w: the weights.
         reverse: from the last step to the first.
     """
-    if not _is_whole(x_NTBI, w):
+    plain = w.w_hr is not None or not x_NTBI.is_floating_point() or not x_NTBI.shape[1]
+    if plain or torch.compiler.is_compiling():
         return sequence(mode, x_NTBI, state, w, None, reverse)
     weights = (w.w_ih, w.w_hh, w.b_ih, w.b_hh)
-    y, *last = _Layer.apply(mode, reverse, x_NTBI, *weights, *state)  # type: ignore[no-untyped-call]
+    # Memory written in place would be in the way of who compiles a recording.
+    run: Any = _Layer if get_proxy_mode() is None else RecordedLayer
+    y, *last = run.apply(mode, reverse, x_NTBI, *weights, *state)
     return y, tuple(last)
-
-
-def _is_whole(x: Tensor, w: Weights) -> bool:
-    """Whether the passes cover a call. Memory written in place would be in a graph's way."""
-    recorded = torch.compiler.is_compiling() or get_proxy_mode() is not None
-    return w.w_hr is None and x.is_floating_point() and x.shape[1] > 0 and not recorded
 
 
 class _Layer(torch.autograd.Function):
@@ -65,7 +62,9 @@ class _Layer(torch.autograd.Function):
         x, w_ih, w_hh, b_ih, b_hh, *others = ctx.saved_tensors
         state, y, saved = others[: len(d_last)], others[len(d_last)], others[len(d_last) + 1 :]
         if torch.is_grad_enabled():
-            return None, None, *_again(ctx, [x, w_ih, w_hh, b_ih, b_hh, *state], (d_y, *d_last))
+            inputs = [x, w_ih, w_hh, b_ih, b_hh, *state]
+            needed = ctx.needs_input_grad[2:]
+            return None, None, *again(ctx.mode, ctx.reverse, inputs, needed, (d_y, *d_last))
         steps = x.shape[1]
         known, first = PASSES[ctx.mode], state[0].unsqueeze(1)
         before = torch.cat([y[:, 1:], first] if ctx.reverse else [first, y[:, :-1]], 1)
@@ -94,23 +93,10 @@ def _of_input(x: Tensor, w_NGI: Tensor, bias_NG: Tensor | None) -> Tensor:
     """The input's part of the gates ``[T, N, B, G]``."""
     n, t, b, _ = x.shape
     gates = torch.bmm(x.flatten(1, 2), w_NGI.transpose(1, 2)).view(n, t, b, -1).transpose(0, 1)
-    return (
-        gates.contiguous()
-        if bias_NG is None
-        else torch.add(gates, bias_NG.unsqueeze(1), out=x.new_empty(gates.shape))
-    )
+    if bias_NG is None:
+        return gates.contiguous()
+    return torch.add(gates, bias_NG.unsqueeze(1), out=x.new_empty(gates.shape))
 
 
 def _order(steps: int, reverse: bool) -> range:
     return range(steps)[::-1] if reverse else range(steps)
-
-
-def _again(ctx: Any, inputs: Sequence[Any], d_outputs: tuple[Tensor, ...]) -> list[Tensor | None]:
-    """The gradients by operations that can be differentiated themselves."""
-    x, w_ih, w_hh, b_ih, b_hh, *state = inputs
-    weights = Weights(w_ih, w_hh, b_ih, b_hh)
-    y, last = sequence(ctx.mode, x, tuple(state), weights, None, ctx.reverse)
-    needed = ctx.needs_input_grad[2:]
-    wanted = [each for each, need in zip(inputs, needed, strict=True) if need]
-    grads = iter(torch.autograd.grad((y, *last), wanted, d_outputs, create_graph=True))
-    return [next(grads) if need else None for need in needed]

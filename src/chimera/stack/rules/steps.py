@@ -8,8 +8,9 @@ the projection's), G gates times H; x_NTBI, h_NBP, c_NBH, gates_NBG.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,3 +118,26 @@ def sequence(
         state = after
         outputs[at] = state[0]
     return torch.stack(outputs, 1), state
+
+
+def again(
+    mode: str,
+    reverse: bool,
+    inputs: Sequence[Any],
+    needed: Sequence[bool],
+    d_outputs: tuple[Tensor, ...],
+) -> list[Tensor | None]:
+    """The gradients of ``sequence`` by operations that can be differentiated themselves.
+
+    Args:
+        mode: of the layer.
+        reverse: from the last step to the first.
+        inputs: the input, the four weights, the state.
+        needed: which of them need a gradient; the others get None.
+        d_outputs: the gradients of the hidden states and of the last state.
+    """
+    x, w_ih, w_hh, b_ih, b_hh, *state = inputs
+    y, last = sequence(mode, x, tuple(state), Weights(w_ih, w_hh, b_ih, b_hh), None, reverse)
+    wanted = [each for each, need in zip(inputs, needed, strict=True) if need]
+    grads = iter(torch.autograd.grad((y, *last), wanted, d_outputs, create_graph=True))
+    return [next(grads) if need else None for need in needed]
