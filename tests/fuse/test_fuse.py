@@ -168,6 +168,30 @@ def test_branches_of_several_structures() -> None:
     assert "branch 4: not fused: the only one of its structure" in report
 
 
+@pytest.mark.parametrize("combine", ["concat", "stack", "sum", "tuple"])
+def test_neighbours_that_run_as_one_are_joined_as_one(combine: str) -> None:
+    torch.manual_seed(0)
+    branches = [mlp(), mlp(), nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(6, 4), mlp(), nn.Tanh()]
+    for some in (branches[:5], branches[:6], branches[1:4]):
+        agree(ch.Parallel(*some, combine=combine, dim=-1), torch.randn(3, 6))
+    net = ch.Parallel(*branches[:5], nn.Flatten(0), combine="concat", dim=1)
+    with pytest.raises(ValueError, match="branch '4' gave") as plain:
+        net(torch.randn(3, 6))
+    with pytest.raises(ValueError, match="branch '4' gave") as fused:
+        ch.fuse(net)(torch.randn(3, 6))
+    assert str(plain.value) == str(fused.value)
+
+
+def test_a_branch_that_gives_nothing_is_no_gap() -> None:
+    class Nothing(nn.Module):
+        def forward(self, x: Tensor) -> None:
+            return None
+
+    net = ch.Parallel(mlp(), mlp(), Nothing(), combine="concat")
+    with pytest.raises(TypeError, match="branch '2' gave a NoneType"):
+        ch.fuse(net)(torch.randn(3, 6))
+
+
 def test_each_branch_its_own_input() -> None:
     net = ch.Parallel(mlp(), mlp(), inputs="each")
     fused = ch.fuse(net)

@@ -25,6 +25,8 @@ from chimera.fuse.transforms import transformed
 from chimera.paths.structure import describe_difference, difference, read
 from chimera.stack.explain import Explanation
 
+_WITH_THE_FIRST = object()
+"""Stands for the output of a branch that is part of an earlier neighbour's."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -94,16 +96,23 @@ class Fused(Parallel):
             made = self._run_part(known, one, given, named)
             if made is None:
                 continue
-            if len(one.positions) == size and isinstance(made, Tensor):
-                whole = self._whole(made)
-                if whole is not None:
-                    return whole
             left -= set(one.positions)
+            if isinstance(made, Tensor) and _side_by_side(one.positions):
+                whole = self._whole(made)
+                if whole is not None and len(one.positions) == size:
+                    return whole
+                if whole is not None and self.combine == "concat":
+                    outputs[one.positions[0]] = whole
+                    for position in one.positions[1:]:
+                        outputs[position] = _WITH_THE_FIRST
+                    continue
             for place, position in enumerate(one.positions):
                 outputs[position] = made[place]
         for i, branch in enumerate(children(self)):
             if i in left:
                 outputs[i] = self._run(i, branch, given[i], named)
+        if any(output is _WITH_THE_FIRST for output in outputs):
+            return self._joined(outputs, inputs, named)
         if callable(self.combine):
             return self.combine(outputs)
         return WAYS[self.combine](names(self), outputs, self.dim)
@@ -177,6 +186,14 @@ class Fused(Parallel):
             return None
         return combined(self, made.unsqueeze(0), Run([]), Lanes(made))[0]
 
+    def _joined(self, outputs: list[Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """What the branches gave, concatenated; neighbours that ran as one are one already."""
+        found = [output for output in outputs if output is not _WITH_THE_FIRST]
+        try:
+            return WAYS["concat"]([str(i) for i in range(len(found))], found, self.dim)
+        except (TypeError, ValueError):
+            return super().forward(*inputs, **named)  # raises with the names of the branches
+
     def __explain__(self) -> Explanation:
         """What was fused, what was not, and why: a line for each group of branches."""
         kinds = names(self)
@@ -219,6 +236,10 @@ class Known:
             or len(held) != len(self.held)
             or any(map(operator.is_not, held, self.held))
         )
+
+
+def _side_by_side(positions: list[int]) -> bool:
+    return positions[-1] - positions[0] + 1 == len(positions)
 
 
 _KNOWN: WeakKeyDictionary[Fused, Known] = WeakKeyDictionary()

@@ -28,10 +28,26 @@ MARGIN = 0.97
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Where running as one wins: from ``branches`` on, up to ``work`` operations a branch."""
+    """Where running as one wins.
+
+    Attributes:
+        branches: from how many on.
+        work: up to how many floating-point operations a branch.
+        layers: from how many layers on, those of all branches together: what is saved is starting
+            them, what is paid is joining parameters and parting gradients.
+    """
 
     branches: int
     work: float
+    layers: int = 0
+
+    def few(self, branches: int, layers: int) -> str:
+        """Why ``branches`` of ``layers`` each are too few; empty where they are not."""
+        if branches < self.branches:
+            return f"{branches} branches are fewer than {self.branches}"
+        if branches * layers < self.layers:
+            return f"{branches} branches of {layers} layers are fewer than {self.layers} layers"
+        return ""
 
 
 # What ``benchmarks/branches.py`` measured on a CPU, see ``benchmarks/results``. With one thread a
@@ -39,12 +55,12 @@ class Limit:
 # Grouped convolutions lose from some size on. On another device nothing was measured: the numbers
 # are those of a CPU with threads.
 _ONE_THREAD = {
-    "products": Limit(8, 4e6),
+    "products": Limit(8, 4e6, layers=24),
     "convolutions": Limit(3, 1e7),
-    "vmap": Limit(16, 1e6),
+    "vmap": Limit(24, 1e6),
     "recurrent": Limit(3, 5e6),
 }
-_THREADS = _ONE_THREAD | {"products": Limit(8, 1e8)}
+_THREADS = _ONE_THREAD | {"products": Limit(8, 1e8, layers=24)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +109,10 @@ def decision(
 
 def hopeless(part: Part, count: int, decide: str) -> str:
     """Why the rule lets ``count`` branches never run as one, whatever the input; else empty."""
-    fewest = min(limits[part.kind].branches for limits in (_ONE_THREAD, _THREADS))
-    if decide == "measure" or count >= fewest:
+    few = [limits[part.kind].few(count, part.layers) for limits in (_ONE_THREAD, _THREADS)]
+    if decide == "measure" or not all(few):
         return ""
-    return f"{count} branches are fewer than {fewest} ({part.kind})"
+    return f"{few[0]} ({part.kind})"
 
 
 def _key(
@@ -120,8 +136,9 @@ def _modelled(part: Part, given: Given) -> Decision:
     threads = torch.get_num_threads() > 1 or (device is not None and device.type != "cpu")
     limit = (_THREADS if threads else _ONE_THREAD)[part.kind]
     count, work = len(given), part.work(given)
-    if count < limit.branches:
-        return Decision(False, f"{count} branches are fewer than {limit.branches} ({part.kind})")
+    few = limit.few(count, part.layers)
+    if few:
+        return Decision(False, f"{few} ({part.kind})")
     if work > limit.work:
         return Decision(
             False, f"{work:.1e} operations a branch are more than {limit.work:.0e} ({part.kind})"

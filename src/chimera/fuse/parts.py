@@ -48,12 +48,14 @@ class Part(Protocol):
         joints: their parameters and buffers.
         moded: the modules whose mode matters, one tuple a layer.
         kind: "products", "convolutions", "vmap" or "recurrent": what decides when it wins.
+        layers: how many modules without children one branch has.
         structure: equal for parts that take the same time.
     """
 
     joints: list[Joint]
     moded: list[tuple[nn.Module, ...]]
     kind: str
+    layers: int
     structure: Any
 
     def refuses(self, given: Given, named: dict[str, Any], *, whole: bool) -> str | None:
@@ -76,6 +78,10 @@ def _structure(part: Part, branches: Sequence[nn.Module]) -> Any:
     return (part.kind, len(branches), kinds, shapes)
 
 
+def _layers(branch: nn.Module) -> int:
+    return sum(not any(module.children()) for module in branch.modules())
+
+
 class Lowered:
     """Branches as a program.
 
@@ -94,6 +100,7 @@ class Lowered:
         self.joints, self.moded = program.joints, program.moded
         folds = any(isinstance(m, CHANNELED) for m in branches[0].modules())
         self.kind = "convolutions" if folds else "products"
+        self.layers = _layers(branches[0])
         self.structure = _structure(self, branches)
         self._met: dict[Any, list[Met]] = {}
 
@@ -204,7 +211,7 @@ class _Members(Group):
         self.positions = list(range(len(branches)))
         self.template = skeleton(branches[0])
         self.reading = read(self.template)
-        self.own, self.plans, self.partial = {}, {}, False
+        self.own, self.plans = {}, {}
         self.together: list[Tensor] = []
         self.prepare()
 
@@ -252,6 +259,7 @@ class Batched:
         self.moded = [tuple(aligned) for aligned in modules]
         recurrent = any(isinstance(m, nn.RNNBase) for m in branches[0].modules())
         self.kind = "recurrent" if recurrent else "vmap"
+        self.layers = _layers(branches[0])
         self.structure = _structure(self, branches)
         self._fresh: set[Any] = set()
         self._copies = may_change(branches[0], given_on=True)
