@@ -488,6 +488,18 @@ def test_under_vmap_and_without_gradients():
     assert "from 0, Linear(" in note
 
 
+def test_a_compiled_network_is_pointed_by_its_second_run():
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(6, 2))
+    compiled = torch.compile(net, backend="eager")
+    for root, path in ((net, "2"), (nn.ModuleDict({"net": net}), "net.2")):
+        with pytest.raises(RuntimeError) as caught, ch.pointing(root):
+            compiled(X)
+        note = caught.value.__notes__[-1]
+        assert note.startswith(f"in the module at {path}: Linear(in_features=6")
+        assert "came: float32 [2, 5] from" in note
+        assert f"line: {__file__}" in note
+
+
 def test_what_is_lazy_is_pointed_in_its_first_call():
     net = nn.Sequential(nn.LazyLinear(5), nn.Linear(6, 2))
     _, note = noted(net, X)

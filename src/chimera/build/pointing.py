@@ -5,6 +5,7 @@ called runs once more without data, to tell who made its inputs.
 """
 
 from contextlib import ContextDecorator, nullcontext
+from dataclasses import replace
 from types import TracebackType
 
 import torch
@@ -17,6 +18,7 @@ from chimera.build.record import Call
 from chimera.build.trial import try_shapes
 from chimera.paths.notes import Origin, is_pointed, is_pointed_below, point, point_at, unpoint
 from chimera.paths.raised import Raised, raised
+from chimera.paths.walk import join
 
 
 class pointing(ContextDecorator):
@@ -77,7 +79,8 @@ def point_out(error: Exception, net: nn.Module, member: str | None = None) -> No
         if found is None:
             point(error, net, None, member)
         else:
-            point_at(error, net, found, *_seen_again(error, net, found), member)
+            seen, origin = _seen_again(error, net, found)
+            point_at(error, net, seen if found.compiled else found, seen, origin, member)
     except Exception:  # noqa: BLE001 - what goes wrong here must not hide the error itself
         if not is_pointed(error):
             point(error, net, None, member)
@@ -97,6 +100,9 @@ def _seen_again(error: Exception, net: nn.Module, found: Raised) -> tuple[Raised
     inside = found.path.removeprefix(above).removeprefix(".")
     copies: list[nn.Module] = []
 
+    def told(copy: nn.Module) -> Origin:
+        return lambda tensor: makers(tensor).told(copy, above)
+
     def watch(copy: nn.Module) -> nullcontext[None]:
         copies.append(copy)
         return nullcontext()
@@ -104,11 +110,14 @@ def _seen_again(error: Exception, net: nn.Module, found: Raised) -> tuple[Raised
     try:
         calls = try_shapes(module, Inputs(args, kwargs), watch=watch).calls
     except Exception as again:  # noqa: BLE001 - whatever the forward raises, seen or not before
-        if type(again) is type(error):
-            for copy in copies:
-                seen = raised(again, copy)
-                if seen is not None and seen.path == inside and _alike(seen, found):
-                    return seen, lambda tensor, net=copy: makers(tensor).told(net, above)
+        for copy in copies if found.compiled or type(again) is type(error) else ():
+            seen = raised(again, copy)
+            if seen is None:
+                continue
+            if found.compiled:  # no frame tells more than that this ran
+                return replace(seen, path=join(above, seen.path), line=found.line), told(copy)
+            if seen.path == inside and _alike(seen, found):
+                return seen, told(copy)
         calls = {}
     return found, _by_place(module, found, calls.get(inside), above)
 

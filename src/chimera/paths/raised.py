@@ -38,6 +38,8 @@ class Raised:
     """The function of torch that failed in it, where a function mode saw the call."""
     line: str | None
     """File and line of the innermost frame that is neither torch's nor ours."""
+    compiled: bool = False
+    """Whether it ran compiled, so that no frame tells of the modules in it."""
 
 
 def raised(error: BaseException, root: nn.Module) -> Raised | None:
@@ -48,8 +50,13 @@ def raised(error: BaseException, root: nn.Module) -> Raised | None:
     call: Arguments | None = None
     outer: tuple[nn.Module, Arguments] | None = None
     operation: tuple[Any, Arguments] | None = None
+    compiled = False
     for frame, _ in frames:
-        running = frame.f_locals.get("self")
+        running: Any = frame.f_locals.get("self")
+        if type(running).__name__ == "OptimizedModule" and id(running._orig_mod) in paths:
+            running, compiled = running._orig_mod, True
+        elif id(running) in paths:
+            compiled = False
         if _is_backward(frame):
             module = outer = None
         elif isinstance(running, TorchFunctionMode):
@@ -63,7 +70,7 @@ def raised(error: BaseException, root: nn.Module) -> Raised | None:
                 outer = module, call
     if module is None:
         return None
-    return Raised(module, paths[id(module)], call, outer, operation, _line(frames))
+    return Raised(module, paths[id(module)], call, outer, operation, _line(frames), compiled)
 
 
 def _frames(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int]]:

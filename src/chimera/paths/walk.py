@@ -9,8 +9,8 @@ from torch import nn
 
 
 def join(path: str, name: str) -> str:
-    """The path of ``name`` below ``path``."""
-    return f"{path}.{name}" if path else name
+    """The path of ``name``, or of a longer path, below ``path``; either may be the root's."""
+    return f"{path}.{name}" if path and name else path or name
 
 
 def every_path(root: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
