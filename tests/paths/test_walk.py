@@ -11,6 +11,8 @@ from chimera.paths.walk import every_path, first_paths, join
 def test_join():
     assert join("", "a") == "a"
     assert join("a.b", "c") == "a.b.c"
+    assert join("a", "b.c") == "a.b.c"
+    assert join("a.b", "") == "a.b"
 
 
 def test_a_module_at_two_paths_comes_twice():

@@ -4,7 +4,7 @@ Nothing is done before an error. After one, its traceback tells the module; a co
 called runs once more without data, to tell who made its inputs.
 """
 
-from contextlib import ContextDecorator, nullcontext
+from contextlib import ContextDecorator, nullcontext, suppress
 from dataclasses import replace
 from types import TracebackType
 
@@ -82,7 +82,7 @@ def point_out(error: Exception, net: nn.Module, member: str | None = None) -> No
             seen, origin = _seen_again(error, net, found)
             point_at(error, net, seen if found.compiled else found, seen, origin, member)
     except Exception:  # noqa: BLE001 - what goes wrong here must not hide the error itself
-        if not is_pointed(error):
+        with suppress(Exception):
             point(error, net, None, member)
 
 

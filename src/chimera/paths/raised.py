@@ -53,8 +53,10 @@ def raised(error: BaseException, root: nn.Module) -> Raised | None:
     compiled = False
     for frame, _ in frames:
         running: Any = frame.f_locals.get("self")
-        if type(running).__name__ == "OptimizedModule" and id(running._orig_mod) in paths:
-            running, compiled = running._orig_mod, True
+        whole = type(running).__name__ == "OptimizedModule"  # of torch.compile
+        inner = getattr(running, "_orig_mod", None) if whole else None
+        if inner is not None and id(inner) in paths:
+            running, compiled = inner, True
         elif id(running) in paths:
             compiled = False
         if _is_backward(frame):
