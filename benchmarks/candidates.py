@@ -60,12 +60,21 @@ def compiled_loop(
 
 
 def by_hand(
-    modules: list[nn.Module], row: Row, x: Tensor, y: Tensor, *, compiled: bool = False
+    modules: list[nn.Module],
+    row: Row,
+    x: Tensor,
+    y: Tensor,
+    *,
+    compiled: bool = False,
+    captured: bool = False,
 ) -> Step:
-    """``torch.func`` over stacked parameters, one fused Adam, one learning rate for all."""
+    """``torch.func`` over stacked parameters, one fused Adam, one learning rate for all.
+
+    ``captured``: the whole step in one CUDA graph.
+    """
     parameters, buffers = stack_module_state(modules)
     skeleton = copy.deepcopy(modules[0]).to("meta")
-    optimizer = torch.optim.Adam(parameters.values(), lr=RATE, fused=True)
+    optimizer = torch.optim.Adam(parameters.values(), lr=RATE, fused=True, capturable=captured)
 
     def one(parameters: Any, buffers: Any, inputs: Tensor, target: Tensor) -> Tensor:
         return row.loss(functional_call(skeleton, (parameters, buffers), (inputs,)), target)
@@ -73,7 +82,43 @@ def by_hand(
     batched = torch.vmap(one)
     if compiled:
         batched = torch.compile(batched, dynamic=False)
-    return _trained(partial(batched, parameters, buffers, x, y), optimizer)
+    step = _trained(partial(batched, parameters, buffers, x, y), optimizer)
+    return _in_a_graph(step, list(parameters.values()), optimizer) if captured else step
+
+
+def _in_a_graph(
+    step: Step, parameters: list[Tensor], optimizer: torch.optim.Optimizer
+) -> Callable[[], Tensor]:
+    """``step`` as one CUDA graph; the steps that prepare it are taken back."""
+    with taken_back(parameters, optimizer):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        losses = step()
+
+    def replayed() -> Tensor:
+        graph.replay()
+        return losses  # type: ignore[no-any-return]
+
+    return replayed
+
+
+@contextmanager
+def taken_back(parameters: list[Tensor], optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Parameters are afterwards as they were, and Adam's state as before its first step."""
+    before = [parameter.detach().clone() for parameter in parameters]
+    yield
+    with torch.no_grad():
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.copy_(value)
+        for state in optimizer.state.values():
+            for value in state.values():
+                value.zero_()
 
 
 def model_batch(modules: list[nn.Module], row: Row, x: Tensor, y: Tensor) -> Step:
@@ -138,6 +183,8 @@ def available(engines: tuple[str, ...], compile_loop: int, members: int) -> dict
         found["batch_linear"] = partial(compiled_loop, batch_linear=True)
     found["vmap"] = by_hand
     found["vmap compiled"] = partial(by_hand, compiled=True)
+    if torch.cuda.is_available():
+        found["vmap graph"] = partial(by_hand, compiled=True, captured=True)
     if importlib.util.find_spec("modelbatch"):
         found["ModelBatch"] = model_batch
     if importlib.util.find_spec("tensordict"):

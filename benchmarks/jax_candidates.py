@@ -23,7 +23,7 @@ Apply = Callable[[dict[str, Any], Any], Any]
 
 def forms() -> dict[str, Callable[..., Callable[[], Any]]]:
     """The forms by name."""
-    return {"JAX": population, "JAX, shifted": partial(population, shifted=True)}
+    return {"JAX": population, "JAX shifted": partial(population, shifted=True)}
 
 
 def population(

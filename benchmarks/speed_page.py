@@ -10,8 +10,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "speed.md"
-COLUMNS = ("loop", "vmap", "vmap compiled", "ModelBatch", "Ensemble", "JAX")
-JAX = ("JAX", "JAX, shifted")
+COLUMNS = ("loop", "vmap", "vmap compiled", "vmap graph", "ModelBatch", "Ensemble", "JAX")
+JAX = ("JAX", "JAX shifted")
 
 HEAD = """\
 # Speed
@@ -62,7 +62,9 @@ def best(times: dict[str, float], ours: bool) -> tuple[str, float]:
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """The rows as a table, and below it where a peer is faster."""
     engines = list(dict.fromkeys(n for row in rows for n in row["ms"] if n.startswith("ours")))
-    head = ["members", *COLUMNS, *engines, "best peer / best of ours", "floor", "of it"]
+    known = {name for row in rows for name in row["ms"]}
+    columns = [name for name in COLUMNS if name in known]
+    head = ["members", *columns, *engines, "best peer / best of ours", "floor", "of it"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lost = []
     for row in rows:
@@ -71,7 +73,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         if jax:
             times["JAX"] = min(jax)
         peer, own = best(times, ours=False), best(times, ours=True)
-        cells = [f"{times[name]:.2f}" if name in times else "-" for name in (*COLUMNS, *engines)]
+        cells = [f"{times[name]:.2f}" if name in times else "-" for name in (*columns, *engines)]
         share = f"{row['floor_ms'] / own[1]:.0%}"
         ratio = peer[1] / own[1]
         lines.append(
