@@ -15,6 +15,7 @@ machine measured just before: the rate of a copy and of a product of matrices.
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def check(candidates: dict[str, Any], row: Row, device: torch.device) -> dict[st
     failed: dict[str, str] = {}
     expected: np.ndarray | None = None
     for name, candidate in candidates.items():
+        print(f"  checking {name}", time.strftime("%T"), file=sys.stderr, flush=True)
         try:
             step = prepared(candidate, row, device, torch.float64)
             if step is None:
@@ -87,6 +89,7 @@ def measure(row: Row, options: argparse.Namespace, device: torch.device) -> dict
         for name, candidate in candidates.items():
             if name in failed:
                 continue
+            print(f"  warming {name}", time.strftime("%T"), file=sys.stderr, flush=True)
             step = prepared(candidate, row, device, torch.float32)
             assert step is not None
             for _ in range(options.warm):  # "auto" settles, compilers compile

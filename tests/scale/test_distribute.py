@@ -14,7 +14,9 @@ from torch import nn
 import chimera as ch
 from chimera.scale.blocks import repeated_blocks
 from chimera.scale.branches import outermost
+from chimera.scale.distribute import _synchronized
 from chimera.scale.memory import activations, need
+from chimera.scale.mixing import known, suspects
 from chimera.scale.rows import Shares, batch_of
 
 RANKS = 3
@@ -266,6 +268,18 @@ def test_a_block_that_shares_a_tensor_belongs_to_the_root() -> None:
     twice.append(twice[0])
     assert list(repeated_blocks(net)) == ["0", "3"]
     assert list(repeated_blocks(twice)) == ["1"]
+
+
+def test_on_gpus_batch_norms_are_synchronized_and_keep_their_keys() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.BatchNorm1d(3)))
+    keys = list(net.state_dict())
+    assert known(suspects(net)) is not None
+    assert _synchronized(net, torch.device("cuda")) is net
+    assert isinstance(net[1][0], nn.SyncBatchNorm)
+    assert list(net.state_dict()) == keys
+    assert known(suspects(net)) is None
+    with pytest.raises(ValueError, match="holds batch norms, not one"):
+        _synchronized(nn.BatchNorm1d(3), torch.device("cuda"))
 
 
 def test_memory_counts_every_tensor_once() -> None:
