@@ -75,7 +75,8 @@ recall: $(INSTALLED) ## plant every check rule's mistake into clean networks; wr
 ZOO_VENV := .venv-zoo
 ZOO_INSTALLED := $(ZOO_VENV)/.installed
 
-zoo: $(ZOO_INSTALLED) ## false alarms of check over torchvision and timm (several GB, hours)
+zoo: $(ZOO_INSTALLED) ## figures of summary and false alarms of check over torchvision and timm (several GB, hours)
+	$(ZOO_VENV)/bin/python benchmarks/zoo/figures.py
 	$(ZOO_VENV)/bin/python benchmarks/zoo/false_alarms.py
 
 # torchvision needs the torch that it was built for, so this environment has its own.
