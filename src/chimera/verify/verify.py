@@ -170,6 +170,9 @@ def _compare(kind: str, name: str, four: list[Any], unit: float, by_member: bool
         return max(parts, key=lambda one: (not one.ok, one.error))
     if not all(isinstance(one, Tensor) for one in four):
         return _equal(kind, name, four[0], four[2])
+    if four[0].dtype != four[1].dtype:
+        said = f"{name} ({four[0].dtype} against {four[1].dtype})"
+        return Comparison(kind, said, float("inf"), 0.0, None)
     four = [real(one) for one in four]
     if not four[0].dtype.is_floating_point:
         apart = float((four[0] != four[1]).sum()) if four[0].shape == four[1].shape else 1.0

@@ -185,6 +185,8 @@ def test_without_the_mode_products_with_a_bias_would_be_in_float32(monkeypatch: 
     with autocast():
         assert stack[0](x).dtype == torch.bfloat16
         assert stack(x).dtype == torch.float32
+        (wrong,) = [one for one in ch.verify(stack, x).wrong if one.kind == "output"]
+    assert wrong.name == "output (torch.float32 against torch.bfloat16)"
 
 
 FUNCTIONS = {
