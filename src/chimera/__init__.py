@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from chimera.fuse import to_parallel as to_parallel
     from chimera.fuse import unfuse as unfuse
     from chimera.paths import ChimeraWarning as ChimeraWarning
-    from chimera.scale import distribute as distribute
+    from chimera.scale.distribute import distribute as distribute
     from chimera.stack import Stack as Stack
     from chimera.stack import each as each
     from chimera.stack import explain as explain
@@ -65,7 +65,7 @@ _HOMES = {
     "chimera.engine": ("train_step", "infer"),
     "chimera.summary": ("summary", "Summary"),
     "chimera.verify": ("verify",),
-    "chimera.scale": ("distribute",),
+    "chimera.scale.distribute": ("distribute",),
     "chimera.fuse": ("fuse", "unfuse", "to_parallel"),
     "chimera.fit": ("fit", "data", "digits", "LogUniform"),
 }
