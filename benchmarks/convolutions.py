@@ -1,11 +1,15 @@
 """Convolutions of many members: grouped, as a batched product of windows, and separate.
 
-    python benchmarks/convolutions.py
+    python benchmarks/convolutions.py [--shapes 24] [--seed 0]
 
 A row is the processor time in milliseconds of a forward and a backward of all members, on one
-thread, the median of runs in turn. The rule of ``stack/rules/convolution.py`` stands on it.
+thread, the median of runs in turn. *Loss* is what the way that the rule of
+``stack/rules/convolution.py`` takes costs over the fastest of the three. The shapes are drawn from
+the seed, so that the rule cannot know them.
 """
 
+import argparse
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -15,21 +19,22 @@ import torch.nn.functional as F
 from timing import hardware
 from torch import Tensor
 
-# Members, images of one, channels in and out, kernel, side of the image, stride, padding.
-SHAPES = [
-    (8, 4, 4, 6, 3, 8, 1, 0),
-    (64, 4, 4, 6, 3, 8, 1, 0),
-    (64, 4, 32, 64, 3, 8, 1, 1),
-    (64, 8, 16, 16, 1, 16, 1, 0),
-    (64, 8, 8, 16, 5, 16, 2, 2),
-    (64, 8, 8, 16, 3, 16, 1, 1),
-    (64, 32, 3, 8, 3, 16, 1, 1),
-    (64, 16, 16, 32, 3, 16, 1, 1),
-    (8, 32, 16, 32, 3, 16, 1, 1),
-    (16, 32, 3, 16, 3, 32, 1, 1),
-    (4, 8, 3, 32, 7, 64, 2, 3),
-]
+from chimera.stack.rules.convolution import GROUPED_UP_TO
+
 Convolve = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
+LARGEST = 4e8  # multiplications of a forward of all members
+
+
+def draw(generator: random.Random) -> tuple[int, ...]:
+    """Members, images of one, channels in and out, kernel, side of the image, stride, padding."""
+    while True:
+        members, images = generator.choice([4, 8, 16, 32, 64]), generator.choice([1, 4, 8, 16, 32])
+        before, after = generator.choice([1, 3, 4, 8, 16, 32]), generator.choice([4, 8, 16, 32, 64])
+        kernel, side = generator.choice([1, 3, 3, 3, 5]), generator.choice([4, 8, 16, 32])
+        stride = generator.choice([1, 1, 1, 2])
+        work = members * images * before * after * (kernel * side // stride) ** 2
+        if work <= LARGEST:
+            return members, images, before, after, kernel, side, stride, kernel // 2
 
 
 def grouped(x: Tensor, w: Tensor, b: Tensor, stride: int, padding: int) -> Tensor:
@@ -41,11 +46,12 @@ def grouped(x: Tensor, w: Tensor, b: Tensor, stride: int, padding: int) -> Tenso
 
 
 def product(x: Tensor, w: Tensor, b: Tensor, stride: int, padding: int) -> Tensor:
-    """A batched product with the unfolded windows."""
+    """One product a member with the unfolded windows of all its images."""
     kernel, side = w.shape[-1], (x.shape[-1] + 2 * padding - w.shape[-1]) // stride + 1
     windows = F.unfold(x.flatten(0, 1), kernel, 1, padding, stride).unflatten(0, x.shape[:2])
-    y = torch.matmul(w.flatten(2).unsqueeze(1), windows) + b[:, None, :, None]
-    return y.unflatten(-1, (side, side))
+    rows = windows.transpose(2, 3).flatten(1, 2)
+    y = torch.baddbmm(b.unsqueeze(1), rows, w.flatten(2).transpose(1, 2))
+    return y.unflatten(1, (-1, side, side)).movedim(-1, 2)
 
 
 def separate(x: Tensor, w: Tensor, b: Tensor, stride: int, padding: int) -> Tensor:
@@ -54,19 +60,21 @@ def separate(x: Tensor, w: Tensor, b: Tensor, stride: int, padding: int) -> Tens
     return torch.stack([F.conv2d(*row, stride, padding) for row in rows])
 
 
-def measure(shape: tuple[int, ...]) -> dict[str, float]:
+WAYS: dict[str, Convolve] = {"grouped": grouped, "product": product, "separate": separate}
+
+
+def measure(shape: tuple[int, ...], rounds: int = 5) -> dict[str, float]:
     """Milliseconds by way; raises where two ways differ."""
     members, images, before, after, kernel, side, stride, padding = shape
     x = torch.randn(members, images, before, side, side, requires_grad=True)
     w = torch.randn(members, after, before, kernel, kernel, requires_grad=True)
     b = torch.randn(members, after, requires_grad=True)
-    ways: dict[str, Convolve] = {"grouped": grouped, "product": product, "separate": separate}
     expected = separate(x, w, b, stride, padding)
-    for way in ways.values():
+    for way in WAYS.values():
         torch.testing.assert_close(way(x, w, b, stride, padding), expected, rtol=1e-3, atol=1e-3)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(5):
-        for name, way in ways.items():
+    times: dict[str, list[float]] = {name: [] for name in WAYS}
+    for _ in range(rounds):
+        for name, way in WAYS.items():
             start = time.process_time()
             way(x, w, b, stride, padding).sum().backward()
             times[name].append(1000 * (time.process_time() - start))
@@ -74,16 +82,31 @@ def measure(shape: tuple[int, ...]) -> dict[str, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--shapes", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
     torch.set_num_threads(1)
+    generator = random.Random(options.seed)
     print(hardware(torch.device("cpu")))
-    print("members images channels kernel side stride | numbers of one output | ms by way")
-    for shape in SHAPES:
+    print("members images channels kernel side stride | numbers of one output | ms by way, loss")
+    losses = []
+    for _ in range(options.shapes):
+        shape = draw(generator)
         members, images, before, after, kernel, side, stride, padding = shape
         numbers = images * after * ((side + 2 * padding - kernel) // stride + 1) ** 2
         found = measure(shape)
+        chosen = found["grouped" if numbers <= GROUPED_UP_TO else "separate"]
+        losses.append(chosen / min(found.values()) - 1)
         cells = "  ".join(f"{name} {time:8.2f}" for name, time in found.items())
         sizes = f"{members:3} {images:3} {before:3}->{after:<3} {kernel} {side:3} {stride}"
-        print(f"{sizes} | {numbers:7} | {cells}  fastest: {min(found, key=found.__getitem__)}")
+        fastest = min(found, key=found.__getitem__)
+        print(f"{sizes} | {numbers:7} | {cells}  fastest: {fastest:<9} {losses[-1]:5.0%}")
+    within = sum(loss <= 0.1 for loss in losses)
+    print(
+        f"within 10% of the fastest: {within} of {len(losses)}; median loss "
+        f"{statistics.median(losses):.0%}, largest {max(losses):.0%}"
+    )
 
 
 if __name__ == "__main__":

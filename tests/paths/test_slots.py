@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from chimera.paths.slots import GONE, Exchange, Remade, skeleton, with_tensors
+from chimera.paths.before import Remade
+from chimera.paths.slots import GONE, Exchange, skeleton, with_tensors
 from chimera.paths.structure import difference, read
 
 

@@ -3,15 +3,13 @@
 ``skeleton`` copies a module without its numbers; ``Exchange`` lets other tensors stand in every
 slot of such a copy for the time of a call, and tells what the call wrote into its places.
 The dictionaries ``_parameters``, ``_buffers`` and ``_modules`` of ``nn.Module`` are reached here,
-in ``structure``, ``ties`` and ``walk`` alone.
+in ``before``, ``structure``, ``ties`` and ``walk`` alone.
 """
 
 from __future__ import annotations
 
 import copy
 import enum
-import operator
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chimera.paths.before import Before, Registered, changed, flat, watched
 from chimera.paths.bind import bind
-from chimera.paths.nest import LEAF, Shape, flatten
-from chimera.paths.structure import Place, Reading, is_internal, own_attributes, read
+from chimera.paths.structure import Place, Reading, read
 
 
 class Gone(enum.Enum):
@@ -33,11 +31,6 @@ class Gone(enum.Enum):
 
 
 GONE = Gone.GONE
-_PLAIN = (str, bytes, int, float, complex, bool, type(None))
-
-
-class Remade(TypeError):
-    """A call registered or removed what no exchange of tensors can follow."""
 
 
 def skeleton(module: nn.Module) -> nn.Module:
@@ -119,8 +112,8 @@ class Exchange:
         """Let ``tensors``, one a slot, stand in every place. ``take_back`` must follow."""
         self._fill(tensors)
         self._placed = tensors
-        self._before = [_Before(module) for module in self._modules]
-        self._registered = [_Registered(module) for module in self._modules]
+        self._before = [Before(module) for module in self._modules]
+        self._registered = [Registered(module) for module in self._modules]
         for index, forward in self._forwards.items():
             self._modules[index].__dict__["forward"] = forward
 
@@ -131,12 +124,12 @@ class Exchange:
                 tensors[index]._is_param = True  # what isinstance(x, nn.Parameter) asks
         for (module, name), places in self._attributes.items():
             attributes = self._modules[module].__dict__
-            leaves, shape = _flat(attributes[name])
+            leaves, shape = flat(attributes[name])
             for leaf, slot in places:
                 leaves[leaf] = tensors[slot]
             attributes[name] = shape.rebuild(leaves)
         for held in self._held:
-            leaves, shape = _flat(held.cell.cell_contents)
+            leaves, shape = flat(held.cell.cell_contents)
             leaves[held.leaf] = tensors[held.slot]
             held.cell.cell_contents = shape.rebuild(leaves)
 
@@ -159,12 +152,12 @@ class Exchange:
                 buffers[index, name] = (value, name not in module._non_persistent_buffers_set)
             if self._before[index].holds(module, "forward" if index in self._forwards else None):
                 continue
-            before, now = self._before[index].attributes(), _watched(module)
+            before, now = self._before[index].attributes(), watched(module)
             if index in self._forwards:
                 del now["forward"]
             for name in [*now, *(before.keys() - now.keys())]:
                 value = now.get(name, GONE)
-                if name not in before or _changed(before[name], value):
+                if name not in before or changed(before[name], value):
                     attributes[index, name] = value
         return Written(slots, buffers, attributes)
 
@@ -183,10 +176,10 @@ class Exchange:
     def _undo(module: nn.Module, before: dict[str, Any]) -> None:
         for name in before.keys() - module.__dict__.keys():
             module.__dict__[name] = before[name][0]
-        for name, value in _watched(module).items():
+        for name, value in watched(module).items():
             if name not in before:
                 del module.__dict__[name]
-            elif _changed(before[name], value):
+            elif changed(before[name], value):
                 _, leaves, shape = before[name]
                 module.__dict__[name] = shape.rebuild(leaves)
 
@@ -201,7 +194,7 @@ class Exchange:
                 leaves[leaf] = self._own[slot]
             attributes[name] = shape.rebuild(leaves)
         for held in self._held:
-            leaves, shape = _flat(held.cell.cell_contents)
+            leaves, shape = flat(held.cell.cell_contents)
             leaves[held.leaf] = self._own[held.slot]
             held.cell.cell_contents = shape.rebuild(leaves)
 
@@ -228,117 +221,6 @@ def standing_in(modules: Iterable[nn.Module], new: Mapping[int, Tensor]) -> Iter
             module._parameters.update(parameters)
 
 
-def _flat(value: Any) -> tuple[list[Any], Shape]:
-    return flatten(value, objects=True)
-
-
-def _watched(module: nn.Module) -> dict[str, Any]:
-    """What of a module's ``__dict__`` a call may change: its attributes and its mode."""
-    return {**own_attributes(module), "training": module.training}
-
-
-def _is_fixed(value: Any) -> bool:
-    """Whether nothing inside ``value`` can change, as of numbers and tuples of them."""
-    kind = type(value)
-    return kind in _PLAIN or (kind is tuple and all(map(_is_fixed, value)))
-
-
-class _Before:
-    """The ``__dict__`` of a module, as it was."""
-
-    __slots__ = ("_dict", "nested")
-
-    def __init__(self, module: nn.Module) -> None:
-        self._dict = dict(module.__dict__)
-        self.nested = {
-            name: (value, *_flat(value))
-            for name, value in own_attributes(module).items()
-            if not _is_fixed(value)
-        }
-
-    def attributes(self) -> dict[str, tuple[Any, list[Any], Shape]]:
-        """What ``_watched`` gave, each with its leaves and their shape."""
-        watched = [name for name in self._dict if name == "training" or not is_internal(name)]
-        return {name: self.nested.get(name) or self._alone(name) for name in watched}
-
-    def _alone(self, name: str) -> tuple[Any, list[Any], Shape]:
-        value = self._dict[name]
-        return (value, *_flat(value))
-
-    def holds(self, module: nn.Module, besides: str | None = None) -> bool:
-        """Whether the module surely is as it was, but for an attribute ``besides``, put last."""
-        now, before = module.__dict__, self._dict
-        if besides is not None:
-            now = {name: value for name, value in now.items() if name != besides}
-        return _is_as(now, before) and not any(
-            _changed(known, now[name]) for name, known in self.nested.items()
-        )
-
-
-def _is_as(now: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Whether the same names hold the same objects in the same order."""
-    return (
-        len(now) == len(before)
-        and list(now) == list(before)
-        and all(map(operator.is_, now.values(), before.values()))
-    )
-
-
-class _Registered:
-    """The parameters, buffers and modules that a module has registered, as they were."""
-
-    __slots__ = ("_before", "_now", "_passed", "_passing")
-
-    def __init__(self, module: nn.Module) -> None:
-        self._now: tuple[dict[str, Any], ...] = (
-            module._parameters,
-            module._buffers,
-            module._modules,
-        )
-        self._before = tuple([registry.copy() for registry in self._now])
-        self._passing = module._non_persistent_buffers_set
-        self._passed = self._passing.copy()
-
-    def new_buffers(self, path: str) -> dict[str, Tensor | None]:
-        """Buffers that stand where none stood, and ``None`` where a buffer stood."""
-        if all(map(_is_as, self._now, self._before)):
-            return {}
-        for kind, now, before in zip(_KINDS, self._now, self._before, strict=True):
-            for name in now.keys() ^ before.keys():
-                if kind != "buffer" or name in before:
-                    how = "removes" if name in before else "registers"
-                    raise Remade(_remade(path, f"{how} the {kind} {name!r}"))
-            for name, value in now.items():
-                known = before.get(name)
-                exchanged = kind == "parameter" and value is not None and known is not None
-                if kind != "buffer" and not exchanged and value is not known:
-                    raise Remade(_remade(path, f"puts another {kind} in the place of {name!r}"))
-        now, before = self._now[1], self._before[1]
-        return {
-            name: value
-            for name, value in now.items()
-            if (name not in before or (before[name] is None) != (value is None))
-        }
-
-    def restore(self) -> None:
-        """Register again what was registered."""
-        for now, before in zip(self._now, self._before, strict=True):
-            if not _is_as(now, before):
-                now.clear()
-                now.update(before)
-        if self._passing != self._passed:
-            self._passing.clear()
-            self._passing.update(self._passed)
-
-
-_KINDS = ("parameter", "buffer", "module")
-
-
-def _remade(path: str, what: str) -> str:
-    where = path or "the module itself"
-    return f"{where}: forward {what}; call the module once, or build it, before it is stacked"
-
-
 @dataclass(slots=True)
 class Written:
     """What a call wrote.
@@ -353,16 +235,3 @@ class Written:
     slots: dict[int, Tensor]
     buffers: dict[tuple[int, str], tuple[Tensor | None, bool]]
     attributes: dict[tuple[int, str], Any]
-
-
-def _changed(before: tuple[Any, list[Any], Shape], value: Any) -> bool:
-    old, leaves, shape = before
-    if shape is LEAF:
-        return value is not old
-    now, now_shape = _flat(value)
-    return now_shape != shape or not all(map(_is_same, leaves, now))
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    """Weak references hold nothing, so one is as good as another."""
-    return a is b or (isinstance(a, weakref.ref) and isinstance(b, weakref.ref))

@@ -5,8 +5,9 @@ members beside the channels, ``[B, N, C, ...]``; vmap would copy it to the membe
 add the bias in a pass of its own. Poolings keep that order (``images.py``), so that a chain of
 convolutions, activations and poolings copies nothing. On a CPU grouped wins while a member's
 output is small, and loses to N separate convolutions, which keep the layout that each likes, when
-it is large; a batched product of unfolded windows never won (``benchmarks/convolutions.py``).
-On a GPU it is always grouped.
+it is large. A batched product of unfolded windows is not taken: where channels and kernel are few
+it may be faster than both, elsewhere it is several times slower, and no rule was found that tells
+(``benchmarks/convolutions.py``). On a GPU it is always grouped.
 
 Shapes: N members, B images of one member, C channels; x_NBC..., w_NOC...
 """
