@@ -102,7 +102,7 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
 
 def check_all(networks: Iterator[Network], only: str, again: bool) -> None:
     """Check what is not checked yet (or, with ``again``, once more); a line of JSON for each."""
-    done = {row["network"] for row in rows_of(FOUND)}
+    done = {row["network"] for row in rows_of(FOUND) if row["failed"] is None}
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=HERE,
