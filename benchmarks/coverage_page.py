@@ -23,7 +23,8 @@ inputs and parameters, and buffers in float32 and in float64, and {STEPS} steps 
 *Speed* is the time of the loop over that of the stack, a forward and a backward on small inputs.
 
 This page is written by `python benchmarks/coverage_page.py`; the speeds are from
-`python benchmarks/layers.py` on {{hardware}}.
+`python benchmarks/layers.py` on {{hardware}},
+which did other work meanwhile, so that a ratio may be off by a third.
 
 | class | rule | float32 | float64 | {STEPS} steps | speed, 8 members | speed, 64 members |
 |---|---|---|---|---|---|---|
