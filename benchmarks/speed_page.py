@@ -59,6 +59,11 @@ def best(times: dict[str, float], ours: bool) -> tuple[str, float]:
     return name, found[name]
 
 
+def said(known: dict[str, Any]) -> str:
+    """The hardware, and what is noted about the run."""
+    return "\n\n".join(known[key] for key in ("hardware", "note") if key in known)
+
+
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """The rows as a table, and below it where a peer is faster."""
     engines = list(dict.fromkeys(n for row in rows for n in row["ms"] if n.startswith("ours")))
@@ -103,10 +108,10 @@ def page(results: Path) -> str:
     for path in sorted(results.glob("peers-*.json")):
         known = json.loads(path.read_text())
         title = "Shapes drawn from a seed" if "seed" in path.stem else "Chosen shapes"
-        parts += [f"## {title}\n\n{known['hardware']}\n", "\n".join(table(known["rows"]))]
+        parts += [f"## {title}\n\n{said(known)}\n", "\n".join(table(known["rows"]))]
     for path in sorted(results.glob("growth-*.json")):
         known = json.loads(path.read_text())
-        parts.append(f"## Growth\n\n{known['hardware']}\n")
+        parts.append(f"## Growth\n\n{said(known)}\n")
         parts += [
             f"### {title}\n\n![{title}: time or memory against size](img/growth-{kind}.svg)\n"
             for kind, title in PLOTS.items()
