@@ -172,7 +172,7 @@ MISTAKES = [
     (["digits", "--module", "mlp", "--compare-loop", "9"], "at most the 3 members, got 9"),
     (["digits", "--module", "mlp", "--batch-size", "5000"], "batch_size"),
     (["digits", "--module", "mlp", "--device", "abacus"], "abacus"),
-    (["letters", "--module", "mlp"], "DATA: expected digits or an .npz file"),
+    (["letters", "--module", "mlp"], "DATA: expected digits, an .npz file"),
     (["none.npz", "--module", "mlp"], "none.npz: no such file"),
     (["text.npz", "--module", "mlp"], "text.npz: not an .npz file"),
     (["only_x.npz", "--module", "mlp"], "only_x.npz: expected the arrays x and y, got x"),

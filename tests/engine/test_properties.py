@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import chimera as ch
+from chimera.engine.chunks import STATES
 from chimera.engine.graph import StepGraph
 
 WIDTH = 4
@@ -81,7 +82,7 @@ def test_every_way_of_a_step_is_that_of_eager(names, members, optimizer, shared,
         how["before_update"] = lambda losses: None
     if way == "chunks":
         numbers = sum(p.nbytes for p in eager.state_dict().values() if torch.is_tensor(p))
-        how["memory"] = 4 * numbers + 8 * members * 6 * 5 + 2000
+        how["memory"] = (2 + STATES) * numbers + 8 * members * 6 * 5 + 2000
     runs = StepGraph.run
     with (
         mock.patch.object(torch, "compile", lambda graph, **_: graph),

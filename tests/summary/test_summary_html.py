@@ -174,7 +174,10 @@ def test_ties_and_findings_are_drawn(opened: Any, language: nn.Module) -> None:
     page.page.locator("#panel .link").click()
     assert page.panel().startswith("Embedding\ntokens")
     assert "shared-module" in page.panel()
-    assert page.page.locator(".row .flag.info").count() == 1
+    flagged = page.page.locator(".row", has=page.page.locator(".flag.info"))
+    # The root lists every finding: the tie, and the frozen norm.
+    named = [text.strip("▶▼ \n").split()[0] for text in flagged.all_inner_texts()]
+    assert named == ["Language", "tokens", "norm"]
 
 
 def test_branches_stand_side_by_side(
