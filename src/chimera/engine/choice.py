@@ -1,7 +1,7 @@
 """Which engine takes a kind of call: rules that see the call and the run, never a clock.
 
-``Auto`` estimates; ``benchmarks/engines.py`` holds its estimate against what compiling cost and saved.
-Only ``Measured`` looks at a clock.
+``Auto`` estimates; ``benchmarks/engines.py`` holds the estimate against what compiling costs and
+saves. Only ``Measured`` looks at a clock.
 """
 
 from __future__ import annotations
