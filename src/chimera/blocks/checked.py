@@ -6,7 +6,7 @@ the mend.
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _WITHOUT_FORWARD = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
@@ -84,3 +84,22 @@ def described(value: Any) -> str:
 
 def _name(kind: type) -> str:
     return f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn.") else kind.__name__
+
+
+def one_element(kind: str, answer: Any) -> Tensor:
+    """What a condition of a ``kind`` of block gave, a tensor of one element.
+
+    Raises:
+        TypeError: it is no tensor.
+        ValueError: it is a tensor of several elements, or none.
+    """
+    if not isinstance(answer, Tensor):
+        raise TypeError(
+            f"{kind}: condition gave {described(answer)}; it gives a bool or a one-element tensor."
+        )
+    if answer.numel() != 1:
+        raise ValueError(
+            f"{kind}: condition gave a tensor of shape {tuple(answer.shape)}; it gives one "
+            "element: use .any() or .all()."
+        )
+    return answer

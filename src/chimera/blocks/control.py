@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from chimera.blocks.checked import checked_count, checked_step, described
+from chimera.blocks.checked import checked_count, checked_step, described, one_element
 from chimera.blocks.exported import choice, loop
 
 Step = nn.Module | Callable[..., Any]
@@ -108,16 +108,7 @@ def truth(kind: str, answer: Any) -> bool:
     """
     if isinstance(answer, bool):
         return answer
-    if not isinstance(answer, Tensor):
-        raise TypeError(
-            f"{kind}: condition gave {described(answer)}; it gives a bool or a one-element tensor."
-        )
-    if answer.numel() != 1:
-        raise ValueError(
-            f"{kind}: condition gave a tensor of shape {tuple(answer.shape)}; it gives one "
-            "element: use .any() or .all()."
-        )
-    return bool(answer)
+    return bool(one_element(kind, answer))
 
 
 def _said(block: nn.Module, *names: str) -> str:

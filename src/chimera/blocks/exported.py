@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from chimera.blocks.checked import described
+from chimera.blocks.checked import described, one_element
 from chimera.paths.bind import reached
 from chimera.paths.nest import flatten, map_leaves
 
@@ -95,16 +95,7 @@ def predicate(kind: str, answer: Any) -> Any:
         return torch.full((), answer)
     if isinstance(answer, torch.SymBool):
         return answer
-    if not isinstance(answer, Tensor):
-        raise TypeError(
-            f"{kind}: condition gave {described(answer)}; it gives a bool or a one-element tensor."
-        )
-    if answer.numel() != 1:
-        raise ValueError(
-            f"{kind}: condition gave a tensor of shape {tuple(answer.shape)}; it gives one "
-            "element: use .any() or .all()."
-        )
-    return answer.reshape(()).to(torch.bool)
+    return one_element(kind, answer).reshape(()).to(torch.bool)
 
 
 def _copied(value: Any) -> Any:
