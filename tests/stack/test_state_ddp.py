@@ -11,7 +11,7 @@ from torch import nn
 import chimera as ch
 
 SCRIPT = """
-import sys, warnings
+import sys, time, warnings
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -31,6 +31,7 @@ for x in xs:
     optimizer.step()
 torch.save((stack.state_dict(), outputs), f"{folder}/out{rank}.pt")
 dist.destroy_process_group()
+time.sleep(0.1)  # gloo's threads drop their tensors before Python ends
 """
 
 pytestmark = [

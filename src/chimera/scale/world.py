@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,7 +26,19 @@ def joined() -> bool:
             torch.cuda.set_device(local_rank() % torch.cuda.device_count())
         dist.init_process_group()
         atexit.register(_leave)
+    _settle_at_exit()
     return True
+
+
+@cache
+def _settle_at_exit() -> None:
+    """Let gloo's threads end their last work before Python ends.
+
+    They drop the tensors of a collective under the interpreter's lock, after it has returned; one
+    that still waits for the lock when Python ends aborts the process (torch 2.13), and a network
+    that is spread keeps those threads alive after its group is destroyed.
+    """
+    atexit.register(time.sleep, 0.1)
 
 
 def _leave() -> None:
