@@ -25,7 +25,7 @@ from chimera.scale.joined import join
 torch.set_num_threads(1)
 
 
-def rank(job, number):
+def rank(job, number, port):
     for name, stream in (("out", 1), ("err", 2)):
         path = f"{job['folder']}/{number}.{name}"
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
@@ -33,7 +33,7 @@ def rank(job, number):
     if size > 1:
         os.environ.update(
             RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(size),
-            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(job["port"]),
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
             TORCHELASTIC_USE_AGENT_STORE="True",
         )
     os.environ.update(job["env"])
@@ -56,19 +56,23 @@ def rank(job, number):
 
 for line in sys.stdin:
     job = json.loads(line)
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    job["port"] = store.port
+    # The store's thread holds locks now and then: a process forked beside it could wait for ever.
+    told, tell = os.pipe()
     children = []
     for number in job["ranks"]:
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                code = rank(job, number)
+                code = rank(job, number, os.read(told, 5).decode())
                 sys.stdout.flush(), sys.stderr.flush()
             finally:
                 os._exit(code)
         children.append(child)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for _ in children:
+        os.write(tell, f"{store.port:5}".encode())
+    os.close(told), os.close(tell)
     print(json.dumps(children), flush=True)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     print(json.dumps(codes), flush=True)
