@@ -104,3 +104,57 @@ def test_attributes_of_parameters_are_kept():
     net = nn.Linear(3, 3)
     net.weight.group = "slow"
     assert twin(net).weight.group == "slow"
+
+
+class Own(nn.Module):
+    """A class that copies itself in its own way."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.copies = 0
+
+    def __deepcopy__(self, memo):
+        made = Own()
+        made.copies = self.copies + 1
+        return made
+
+
+class Entangled(nn.Module):
+    """Attributes that refer to each other, to the module and to its children."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.own = nn.Linear(2, 2), nn.Linear(2, 2), Own()
+        self.first.memory = self.second.memory = {}
+        self.order = [self.second, self.first]
+        self.again = self.order
+        self.by_name = {"one": self.first, "none": None}
+        self.act = self.halved
+        self.first.register_forward_hook(self.seen)
+        self.calls = set()
+
+    def halved(self, x):
+        return x / 2
+
+    def seen(self, module, args, output):
+        self.calls.add("seen")
+
+    def forward(self, x):
+        return self.act(self.second(self.first(x)))
+
+
+def test_a_copy_holds_together_as_its_original_does():
+    net = Entangled()
+    copy = replica(net)
+    assert copy.first.memory is copy.second.memory
+    assert copy.first.memory is not net.first.memory
+    assert copy.order == [copy.second, copy.first]
+    assert copy.again is copy.order
+    assert copy.by_name == {"one": copy.first, "none": None}
+    assert copy.act.__self__ is copy
+    assert copy.own.copies == 1
+    copy(torch.rand(1, 2))
+    assert copy.calls == {"seen"}
+    assert net.calls == set()
+    assert list(vars(copy)) == list(vars(net))

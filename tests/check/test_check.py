@@ -237,3 +237,25 @@ def test_an_error_of_a_rule_names_it(monkeypatch):
         'in the check rule plain-tensor: ignore=["plain-tensor"] leaves it out'
     ]
     assert ch.check(Lists, ignore=["plain-tensor"]) == []
+
+
+def test_rules_share_their_runs():
+    runs = []
+
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            runs.append(x.is_meta)
+            return self.two(torch.relu(self.one(x)))
+
+    assert ch.check(Counted, ch.spec("batch", 4)) == []
+    assert runs.count(True) == 1
+    # Both modes, a changed row, one row, one more row, a loaded copy, and three calls in a
+    # row, and what the output makes of the input.
+    assert len(runs) <= 11
+    runs.clear()
+    ch.summary(Counted, ch.spec("batch", 4))
+    assert runs.count(True) == 1

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera.paths.nest import LEAF, flatten, leaf_names, map_leaves
+from chimera.paths.nest import LEAF, flatten, leaf_names, map_leaves, tensors_in
 
 Pair = collections.namedtuple("Pair", "left right")
 
@@ -130,6 +130,14 @@ def test_names_are_as_many_as_leaves_and_lead_to_them(value):
     for name, leaf in zip(names, found, strict=True):
         if "deque" not in repr(value):
             assert eval(name, {"value": value}) is leaf or alike(eval(name, {"value": value}), leaf)
+
+
+@given(nests, st.booleans())
+def test_tensors_are_those_among_the_leaves(value, objects):
+    nested = {"one": map_leaves(lambda leaf: torch.ones(1) if leaf is None else leaf, value)}
+    nested["plain"] = Plain(inside=(torch.ones(2), nested["one"]))
+    found = [leaf for leaf in flatten(nested, objects=objects)[0] if isinstance(leaf, torch.Tensor)]
+    assert list(map(id, tensors_in(nested, objects=objects))) == list(map(id, found))
 
 
 @given(nests)

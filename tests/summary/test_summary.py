@@ -177,6 +177,21 @@ def test_findings_stand_at_their_path() -> None:
     assert "✗ error [unregistered-module]" in lines[at + 1]
 
 
+def test_findings_of_a_factory_are_those_of_check() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.bias = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            return self.norm(self.bias(x.squeeze()))
+
+    report = ch.summary(Shared, ch.spec("batch", 4))
+    assert set(report.findings) == set(ch.check(Shared, ch.spec("batch", 4)))
+    assert {"bias-before-norm", "never-called"} <= {found.rule for found in report.findings}
+
+
 def test_a_network_that_does_not_fit_says_where() -> None:
     net = nn.Sequential(nn.Linear(20, 4), nn.ReLU(), nn.Linear(5, 3))
     with pytest.raises(RuntimeError) as raised:

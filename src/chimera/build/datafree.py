@@ -19,7 +19,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from chimera.decide.explore import called, hide
-from chimera.paths.nest import flatten, map_leaves
+from chimera.paths.nest import map_leaves, tensors_in
 
 hide(__file__)
 
@@ -133,11 +133,6 @@ class DataFree(TorchFunctionMode):
                 storage = _storage(tensor)
                 self._written[storage.data_ptr()] = storage
         return result
-
-
-def tensors_in(value: Any) -> list[torch.Tensor]:
-    """The tensors among the leaves of a nested value."""
-    return [leaf for leaf in flatten(value)[0] if isinstance(leaf, torch.Tensor)]
 
 
 def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:

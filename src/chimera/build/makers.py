@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from chimera.build.datafree import tensors_in
+from chimera.paths.nest import tensors_in
 from chimera.paths.notes import one_line
 from chimera.paths.walk import join
 

@@ -11,11 +11,11 @@ from types import TracebackType
 import torch
 from torch import nn
 
-from chimera.build.datafree import tensors_in
 from chimera.build.inputs import Inputs
 from chimera.build.makers import makers, marks
 from chimera.build.record import Call
 from chimera.build.trial import try_shapes
+from chimera.paths.nest import tensors_in
 from chimera.paths.notes import Origin, is_pointed, is_pointed_below, point, point_at, unpoint
 from chimera.paths.raised import Raised, raised
 from chimera.paths.walk import join

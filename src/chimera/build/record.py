@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from chimera.build.datafree import DataFree, tensors_in
+from chimera.build.datafree import DataFree
 from chimera.build.inputs import Inputs
 from chimera.build.lazy import hold, is_lazy
 from chimera.build.makers import Makers, Marks, made_by, makers, mark, marks
 from chimera.build.spec import Spec
-from chimera.paths.nest import map_leaves
+from chimera.paths.nest import map_leaves, tensors_in
 from chimera.paths.walk import first_paths
 
 

@@ -1,8 +1,10 @@
 """`check`: mistakes in a network, found before a run."""
 
 import functools
+import gc
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -52,17 +54,23 @@ def check(
             )
     inputs = None if spec is None else as_specified(spec)
     context, failure = _context(module, inputs, loss)
-    with classes_restored(context.uses):
+    found = looked(context, left_out)
+    explained = any(finding.severity == "error" for finding in found)
+    if failure is not None and not explained and _CONSTRUCTOR not in left_out:
+        found.append(failure)
+    return in_order(found)
+
+
+def looked(context: Context, left_out: Iterable[str] = ()) -> list[Finding]:
+    """What the rules find, but for those named in ``left_out``, the worst first."""
+    with classes_restored(context.uses), _seldom_collected():
         found = [
             finding
-            for name, rule in rules.items()
+            for name, rule in all_rules().items()
             if name not in left_out
             for finding in _of(rule, context)
             if not ignored(finding, context)
         ]
-    explained = any(finding.severity == "error" for finding in found)
-    if failure is not None and not explained and _CONSTRUCTOR not in left_out:
-        found.append(failure)
     return in_order(found)
 
 
@@ -74,6 +82,21 @@ def _of(rule: Rule, context: Context) -> Iterator[Finding]:
         error.add_note(f'in the check rule {rule.name}: ignore=["{rule.name}"] leaves it out')
         raise
 
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Few searches for garbage: recordings are many small objects that stay, and each search, of
+    which there would be hundreds, walks through them."""
+    before = gc.get_threshold()
+    gc.set_threshold(max(_OBJECTS, before[0]) if before[0] else 0, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+_OBJECTS = 100_000
+"""As many more must there be before a search."""
 
 _CONSTRUCTOR = "constructor-fails"
 

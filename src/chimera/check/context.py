@@ -2,7 +2,7 @@
 
 import ast
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,7 @@ class Context:
         failure: what the run without data raised, once it was asked for.
         factory: what makes the network, where it was given as that.
         refused: what its constructor raised, where it did.
+        tried: what a run of the network without data has shown, where there was one.
     """
 
     root: nn.Module | None
@@ -40,6 +41,8 @@ class Context:
     failure: Exception | None = None
     factory: Callable[[], nn.Module] | None = None
     refused: Exception | None = None
+    tried: Trial | None = None
+    _reached: dict[tuple[type, str], list[Method]] = field(default_factory=dict, repr=False)
 
     @property
     def fresh(self) -> bool:
@@ -74,8 +77,8 @@ class Context:
     @cached_property
     def trial(self) -> Trial | None:
         """What one run without data shows; None without a specification, or where it fails."""
-        if self.root is None or self.spec is None:
-            return None
+        if self.tried is not None or self.root is None or self.spec is None:
+            return self.tried
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -92,7 +95,8 @@ class Context:
         # A factory is only called where what it makes is known to be small.
         if count(self.root) > LARGEST:
             return None
-        return made(self.factory or self.root, self.spec)
+        sizes = self.trial.sizes if self.trial is not None else None
+        return made(self.factory or self.root, self.spec, sizes)
 
     def methods(self, start: str) -> Iterator[tuple[str, nn.Module | None, Method]]:
         """The methods that run when ``start`` is called, each once, with the first path at which
@@ -119,6 +123,11 @@ class Context:
     def reached(self, kind: type, start: str) -> list[Method]:
         """The method ``start`` of ``kind`` and those that it calls on ``self`` or ``super()``,
         users' own only."""
+        if (kind, start) not in self._reached:
+            self._reached[kind, start] = list(self._walked(kind, start))
+        return self._reached[kind, start]
+
+    def _walked(self, kind: type, start: str) -> Iterable[Method]:
         found: dict[int, Method] = {}
         waiting = [self.sources.method(kind, start)]
         while waiting:
@@ -132,7 +141,7 @@ class Context:
                     waiting.append(self.sources.method(kind, called))
                 elif isinstance(node, ast.Attribute) and is_super(node.value):
                     waiting.append(self.sources.method(kind, node.attr, after=method.owner))
-        return list(found.values())
+        return found.values()
 
     def assigned(self, kind: type, attribute: str) -> tuple[str | None, int | None]:
         """The file and line where a method of ``kind`` first sets ``self.attribute``."""

@@ -20,7 +20,7 @@ from chimera.build.trial import try_shapes
 from chimera.build.twin import replica
 from chimera.check.attributes import classes_restored
 from chimera.check.check import check
-from chimera.check.experiment import example
+from chimera.check.given import example
 from chimera.check.source import users
 from chimera.draws.seeds import forked
 from chimera.paths.nest import flatten

@@ -1,7 +1,7 @@
 """Small real runs of a copy of a network, for the rules that need numbers."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
@@ -11,23 +11,16 @@ from torch import Tensor, nn
 
 from chimera.build.builder import build
 from chimera.build.inputs import Inputs
-from chimera.build.spec import Spec
-from chimera.build.trial import try_shapes
 from chimera.build.twin import replica
+from chimera.check.given import FEW, again, asking, filled, has, resized, rows, specified
 from chimera.check.tape import Tape
 from chimera.draws.seeds import forked
-from chimera.paths.nest import flatten
+from chimera.paths.nest import tensors_in
 
 T = TypeVar("T")
 
 LARGEST = 150_000_000
 """The most parameters of a network that is run with numbers."""
-
-FEW = 3
-"""The rows of a batch whose size is free."""
-
-_MUCH = 3_000_000
-"""Inputs of more numbers are run with two rows."""
 
 
 class Experiment:
@@ -39,19 +32,11 @@ class Experiment:
         free: whether the specification names the first axis of an input.
     """
 
-    def __init__(self, net: nn.Module, inputs: Inputs) -> None:
+    def __init__(self, net: nn.Module, given: Inputs, free: bool) -> None:
         self.net = net
-        specs = [leaf for leaf in inputs.leaves() if isinstance(leaf, Spec)]
-        sizes: dict[str, int] = {}
-        names = {size for spec in specs for size in spec.shape if isinstance(size, str)}
-        if names:
-            trial = _attempt(lambda: try_shapes(net, inputs))
-            sizes = trial.sizes if trial is not None else dict.fromkeys(names, FEW)
-        self.free = any(spec.shape and isinstance(spec.shape[0], str) for spec in specs)
-        with quiet():
-            self.given = inputs.map(lambda leaf: _made(leaf, sizes))
-        if sum(t.numel() for t in self.tensors if t.is_floating_point()) > _MUCH:
-            self.given = _resized(self.given, self.rows, 2)
+        self.given = given
+        self.free = free
+        self._of_rows: dict[int, tuple[Tape, Exception | None]] = {}
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -61,8 +46,7 @@ class Experiment:
     @property
     def rows(self) -> int:
         """The size of the first axis of the first input; 0 where there is none."""
-        tensors = self.tensors
-        return tensors[0].shape[0] if tensors and tensors[0].dim() else 0
+        return rows(self.given)
 
     @property
     def batched(self) -> bool:
@@ -72,16 +56,11 @@ class Experiment:
         square = any(t.shape[:2] == (self.rows, self.rows) for t in tensors[1:])
         return self.free or bool(tensors and tensors[0].dim() in (2, 4) and not square)
 
-    def record(self, given: Inputs | None = None, *, train: bool) -> Tape:
-        """A run of a copy; what the network raises is raised."""
-        return self.recorded(given, train=train)[0]
-
-    def recorded(self, given: Inputs | None = None, *, train: bool) -> tuple[Tape, Any]:
-        """A run of a copy, and what it returned."""
-        net = replica(self.net).train(train)
-        tape = Tape(net)
+    def record(self, given: Inputs | None = None, *, train: bool) -> tuple[Tape, Any]:
+        """A run of a copy, and what it returned; what the network raises is raised."""
+        tape = Tape(replica(self.net).train(train))
         with quiet(), torch.enable_grad():
-            inputs = (given or self.given).map(_again)
+            inputs = (given or self.given).map(again)
             return tape, tape.run(inputs.args, inputs.kwargs)
 
     @cached_property
@@ -92,7 +71,12 @@ class Experiment:
     @cached_property
     def evaluation(self) -> Tape | None:
         """A run in evaluation mode; None where it fails."""
-        return _attempt(lambda: self.record(train=False))
+        return _attempt(lambda: self._evaluated[0])
+
+    @cached_property
+    def predicted(self) -> list[Tensor] | None:
+        """The tensors that the run in evaluation mode returned."""
+        return None if self.evaluation is None else self._evaluated[1]
 
     @cached_property
     def gradients(self) -> dict[str, Tensor | None] | None:
@@ -101,8 +85,7 @@ class Experiment:
 
         def differentiated() -> dict[str, Tensor | None] | None:
             tape, output = self._trained
-            ends = [t for t in flatten(output, objects=True)[0] if isinstance(t, Tensor)]
-            ends = [t for t in ends if t.requires_grad]
+            ends = trained_by(output)
             named = {n: p for n, p in tape.root.named_parameters() if p.requires_grad}
             if not named or not ends:
                 return None
@@ -123,10 +106,9 @@ class Experiment:
             net = replica(self.net).train()
             with quiet(), torch.enable_grad():
                 for _ in range(3):
-                    inputs = self.given.map(_again)
+                    inputs = self.given.map(again)
                     output = net(*inputs.args, **inputs.kwargs)
-                    ends = [t for t in flatten(output, objects=True)[0] if isinstance(t, Tensor)]
-                    ends = [t for t in ends if t.requires_grad]
+                    ends = trained_by(output)
                     named = [p for p in net.parameters() if p.requires_grad]
                     weights = [torch.randn_like(end) for end in ends]
                     found = torch.autograd.grad(ends, named, weights, allow_unused=True)
@@ -147,7 +129,7 @@ class Experiment:
         floating = any(t.is_floating_point() for t in self.tensors)
 
         def changed(leaf: Any) -> Any:
-            if not (isinstance(leaf, Tensor) and _has(leaf, self.rows)):
+            if not (isinstance(leaf, Tensor) and has(leaf, self.rows)):
                 return leaf
             other = leaf.detach().clone()
             if leaf.is_floating_point():
@@ -157,8 +139,9 @@ class Experiment:
             return other
 
         def both() -> tuple[Tape, Tape] | None:
-            one = self.evaluation
-            return None if one is None else (one, self.record(self.given.map(changed), train=False))
+            if self.evaluation is None:
+                return None
+            return self.evaluation, self.record(self.given.map(changed), train=False)[0]
 
         return _attempt(both)
 
@@ -171,10 +154,9 @@ class Experiment:
         def measured() -> float | None:
             net = replica(self.net).train()
             with quiet(), torch.enable_grad():
-                inputs = self.given.map(_asking)
+                inputs = self.given.map(asking)
                 output = net(*inputs.args, **inputs.kwargs)
-                leaves = flatten(output, objects=True)[0]
-                ends = [t for t in leaves if isinstance(t, Tensor) and t.requires_grad]
+                ends = trained_by(output)
                 asked = [t for t in inputs.leaves() if isinstance(t, Tensor) and t.requires_grad]
                 if not ends or not asked:
                     return None
@@ -187,8 +169,13 @@ class Experiment:
 
     def with_rows(self, rows: int) -> tuple[Tape, Exception | None]:
         """A run in evaluation mode on ``rows`` rows, and what the network raised, if it did."""
+        if rows not in self._of_rows:
+            self._of_rows[rows] = self._resized(rows)
+        return self._of_rows[rows]
+
+    def _resized(self, rows: int) -> tuple[Tape, Exception | None]:
         tape = Tape(replica(self.net).eval())
-        given = _resized(self.given, self.rows, rows).map(_again)
+        given = resized(self.given, self.rows, rows).map(again)
         try:
             with quiet():
                 tape.run(given.args, given.kwargs)
@@ -198,28 +185,39 @@ class Experiment:
 
     @cached_property
     def _trained(self) -> tuple[Tape, Any]:
-        return self.recorded(train=True)
+        return self.record(train=True)
+
+    @cached_property
+    def _evaluated(self) -> tuple[Tape, list[Tensor]]:
+        tape, output = self.record(train=False)
+        return tape, [tensor.detach() for tensor in tensors_in(output, objects=True)]
 
 
-def made(net: nn.Module | Callable[[], nn.Module], inputs: Inputs) -> Experiment | None:
+def made(
+    net: nn.Module | Callable[[], nn.Module], inputs: Inputs, sizes: Mapping[str, int] | None
+) -> Experiment | None:
     """Experiments on a network, or on what a factory makes; None where it cannot be run: it is too
-    large, has no data, or fails."""
+    large, has no data, or fails.
+
+    Args:
+        sizes: the sizes of free axes with which it runs; None where those are not known.
+    """
 
     def prepared() -> Experiment | None:
         with quiet():
             built = replica(net) if isinstance(net, nn.Module) else net()
             if any(map(_waits, (*built.parameters(), *built.buffers()))):
-                build(built, inputs.map(_specified), seed=0)
+                build(built, inputs.map(specified), seed=0)
             if count(built) > LARGEST:
                 return None
             if any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers())):
                 return None
-            experiment = Experiment(built, inputs)
-            if experiment.free and experiment.rows > FEW:
-                few = Experiment(built, inputs)
-                few.given = _resized(few.given, few.rows, FEW)
-                return few if few.evaluation is not None else experiment
-            return experiment
+            given, free = filled(inputs, sizes)
+            whole = Experiment(built, given, free)
+            if free and whole.rows > FEW:
+                few = Experiment(built, resized(given, whole.rows, FEW), free)
+                return few if few.evaluation is not None else whole
+            return whole
 
     return _attempt(prepared)
 
@@ -248,56 +246,11 @@ def _waits(tensor: Tensor) -> bool:
     return nn.parameter.is_lazy(tensor)
 
 
-def _specified(leaf: Any) -> Any:
-    return Spec(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf
-
-
-def _made(leaf: Any, sizes: dict[str, int]) -> Any:
-    if isinstance(leaf, Tensor):
-        return leaf.detach()
-    if not isinstance(leaf, Spec):
-        return leaf
-    return example(leaf.sized(sizes), leaf.dtype)
-
-
-def example(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An input of a shape and dtype: standard normal numbers, masks of both kinds, zeros."""
-    if dtype.is_floating_point or dtype.is_complex:
-        return torch.randn(shape, dtype=dtype)
-    if dtype == torch.bool:
-        # Of a mask either value may mean "left out": no row is to be left out as a whole.
-        last = torch.arange(shape[-1] if shape else 1) % 2 == 0
-        return last.expand(shape).clone() if shape else last[0]
-    # Integers are mostly indices: 0 is one everywhere.
-    return torch.zeros(shape, dtype=dtype)
-
-
-def _again(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
-
-
-def _asking(leaf: Any) -> Any:
-    leaf = _again(leaf)
-    floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
-    return leaf.requires_grad_() if floating else leaf
+def trained_by(output: Any) -> list[Tensor]:
+    """The tensors of an output from which gradients come."""
+    return [tensor for tensor in tensors_in(output, objects=True) if tensor.requires_grad]
 
 
 def _size(tensor: Tensor | None) -> float:
     """The root of the sum of squares."""
     return 0.0 if tensor is None else float(tensor.detach().abs().double().square().sum().sqrt())
-
-
-def _has(tensor: Tensor, rows: int) -> bool:
-    return tensor.dim() > 0 and tensor.shape[0] == rows
-
-
-def _resized(given: Inputs, rows: int, wanted: int) -> Inputs:
-    """The inputs with ``wanted`` rows in the place of ``rows``, repeated where they do not do."""
-
-    def resized(leaf: Any) -> Any:
-        if not (isinstance(leaf, Tensor) and _has(leaf, rows)):
-            return leaf
-        times = -(-wanted // rows)
-        return leaf.repeat(times, *(1 for _ in leaf.shape[1:]))[:wanted]
-
-    return given.map(resized)

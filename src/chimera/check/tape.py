@@ -6,6 +6,7 @@ a ``Value``. Numbers are kept as statistics only, so that a recording is small.
 """
 
 import itertools
+import math
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -14,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from torch.overrides import TorchFunctionMode
 
 from chimera.check.operations import LEAVING, Op, Value, Visit
-from chimera.paths.nest import flatten, map_leaves
+from chimera.paths.nest import map_leaves, tensors_in
 from chimera.paths.walk import first_paths
 
 _OURS = str(Path(__file__).parents[1])
@@ -25,6 +27,8 @@ _TORCH = str(Path(torch.__file__).parent)
 _PYTHON = sysconfig.get_path("stdlib")
 _RUNS = itertools.count()
 _SMALL = 4096
+_LEFT_OUT = 1e3
+"""What is added to a score to leave it out is below minus this."""
 
 
 class Tape(TorchFunctionMode):
@@ -60,7 +64,7 @@ class Tape(TorchFunctionMode):
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the network, recording it; what it returns."""
-        given = _tensors((args, kwargs))
+        given = tensors_in((args, kwargs), objects=True)
         self.inputs = tuple(self._new(t, name=f"input {i}") for i, t in enumerate(given))
         hooks = []
         modes = {path: module.training for path, module in self.root.named_modules()}
@@ -77,7 +81,7 @@ class Tape(TorchFunctionMode):
         finally:
             for hook in hooks:
                 hook.remove()
-        self.outputs = tuple(map(self._of, _tensors(output)))
+        self.outputs = tuple(map(self._of, tensors_in(output, objects=True)))
         self.switched = tuple(
             path
             for path, module in self.root.named_modules()
@@ -89,11 +93,11 @@ class Tape(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         named = kwargs or {}
-        before = _tensors((args, named))
+        before = tensors_in((args, named), objects=True)
         inputs = {id(tensor): self._of(tensor) for tensor in before}
         result = func(*args, **named)
         name = _name(func)
-        after = before[:1] if name == "__setitem__" else _tensors(result)
+        after = before[:1] if name == "__setitem__" else tensors_in(result, objects=True)
         same = any(id(tensor) in inputs for tensor in after)
         inplace = same and _writes(name, args, named)
         if name == "__get__" or (same and not inplace) or not (after or name in LEAVING):
@@ -157,7 +161,7 @@ class Tape(TorchFunctionMode):
 
     def _enter(self, path: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-            inputs = tuple(self._of(tensor) for tensor in _tensors((args, kwargs)))
+            inputs = tuple(map(self._of, tensors_in((args, kwargs), objects=True)))
             above = self._open[-1] if self._open else None
             visit = Visit(path, module, above, inputs, len(self.ops))
             self._open.append(visit)
@@ -171,7 +175,7 @@ class Tape(TorchFunctionMode):
             visit.end = len(self.ops)
             if visit.module is module:
                 visit.done = True
-                visit.outputs = tuple(self._of(tensor) for tensor in _tensors(output))
+                visit.outputs = tuple(map(self._of, tensors_in(output, objects=True)))
                 return
 
     def _of(self, tensor: Tensor) -> Value:
@@ -200,10 +204,6 @@ class Tape(TorchFunctionMode):
         return value
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in flatten(value, objects=True)[0] if isinstance(leaf, Tensor)]
-
-
 def _name(function: Any) -> str:
     name = str(getattr(function, "__name__", ""))
     if name in ("__get__", "__set__"):
@@ -227,22 +227,24 @@ def _measure(value: Value, tensor: Tensor) -> None:
     seen = tensor.detach()
     if seen.is_complex():
         seen = seen.abs()
-    if tensor.dtype == torch.bool and tensor.numel() <= _SMALL:
-        value.small = seen.clone()
-    elif tensor.is_floating_point() and 1 < tensor.numel() <= _SMALL:
-        below = seen <= -1e3
-        if below.any() and not below.all():
-            value.left = below
-    # A sum is finite unless a number in it is not: the cheap question first.
-    total = seen.sum(dtype=torch.float64)
-    if value.dtype.is_floating_point or value.dtype.is_complex:
-        value.finite = bool(total.isfinite()) or bool(seen.isfinite().all())
+    if not seen.is_floating_point():
+        if tensor.dtype == torch.bool and tensor.numel() <= _SMALL:
+            value.small = seen.clone()
+    else:
+        # No number is larger than this one, which is finite unless one of them is not.
+        norm = float(vector_norm(seen, dtype=torch.float64))
+        value.finite = math.isfinite(norm)
         value.nan = not value.finite and bool(seen.isnan().any())
         if value.finite:
-            value.size = float(seen.double().square().mean().sqrt())
+            value.size = norm / math.sqrt(tensor.numel())
+        if 1 < tensor.numel() <= _SMALL and not norm < _LEFT_OUT:
+            below = seen <= -_LEFT_OUT
+            if below.any() and not below.all():
+                value.left = below
     if tensor.dim():
-        last = seen[-1].double()
-        value.row = (float(last.sum()), float(last.square().sum()))
+        last = seen[-1] if seen.is_floating_point() else seen[-1].double()
+        squares = float(vector_norm(last, dtype=torch.float64)) ** 2
+        value.row = (float(last.sum(dtype=torch.float64)), squares)
 
 
 def _caller() -> tuple[str | None, int | None]:

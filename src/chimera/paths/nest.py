@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 _DICTS: tuple[type, ...] = (dict, OrderedDict, Counter)
 _SETS: tuple[type, ...] = (set, frozenset)
-_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+_PLAIN = frozenset((str, bytes, int, float, complex, bool, type(None)))
 # What a class defines that keeps more than its ``__dict__`` holds, or hides it.
 _OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__deepcopy__")
 
@@ -171,6 +171,36 @@ def _flatten(value: Any, leaves: list[Any], objects: bool, above: tuple[int, ...
     above = (*above, id(value))
     inner = tuple(_flatten(part, leaves, objects, above) for part in parts)
     return Shape(type(value), keys, inner, extra)
+
+
+def tensors_in(value: Any, *, objects: bool = False) -> list[Tensor]:
+    """The tensors among the leaves of ``value``, in order: ``flatten`` without how they nest."""
+    found: list[Tensor] = []
+    _collect(value, found, objects, ())
+    return found
+
+
+def _collect(value: Any, found: list[Tensor], objects: bool, above: tuple[int, ...]) -> None:
+    kind = type(value)
+    if kind in _PLAIN:
+        return
+    if isinstance(value, Tensor):
+        found.append(value)
+        return
+    if id(value) in above:
+        return
+    if kind is tuple or kind is list:
+        parts = value
+    elif kind is dict:
+        parts = value.values()
+    else:
+        nested = _parts(value, objects)
+        if nested is None:
+            return
+        parts = nested[1]
+    above = (*above, id(value))
+    for part in parts:
+        _collect(part, found, objects, above)
 
 
 def leaf_names(shape: Shape, name: str) -> list[str]:

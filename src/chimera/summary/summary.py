@@ -7,7 +7,8 @@ from torch import nn
 from chimera.build.construct import Factory, check_factory, construct, construct_without_data
 from chimera.build.inputs import as_specified
 from chimera.build.trial import as_example, try_example, try_shapes
-from chimera.check import check as found
+from chimera.check.check import looked
+from chimera.check.context import Context
 from chimera.paths.arguments import as_flag
 from chimera.summary.flow import flow
 from chimera.summary.measure import measured
@@ -25,7 +26,8 @@ def summary(
 ) -> Summary:
     """A network as a tree: shapes, parameters, cost, ties, findings.
 
-    The network is neither built nor changed: a copy without data runs, and ``ch.check`` looks.
+    The network is neither built nor changed: a copy without data runs, and ``ch.check`` looks,
+    which also runs small copies with data.
 
     Args:
         module_or_factory: a module, or a class or function without arguments that makes one. It
@@ -46,6 +48,7 @@ def summary(
     measure, check = as_flag("measure", measure), as_flag("check", check)
     inputs = as_specified(spec) if example is None else as_example(example)
     net: Any = module_or_factory
+    factory: Factory | None = None
     if not isinstance(net, nn.Module):
         factory = check_factory(net, "module_or_factory")
         real = measure or example is not None
@@ -59,5 +62,7 @@ def summary(
     trial = (try_shapes if example is None else try_example)(net, inputs, watch=watch)
     (seen,) = (watch for watch in watches if watch.net is trial.net)
     seconds = measured(net, inputs, trial.sizes) if measure else None
-    root = tree(net, trial, seen, found(net, inputs) if check else [], seconds)
+    shared = trial if example is None else None
+    context = Context(net, spec=inputs, factory=factory, tried=shared)
+    root = tree(net, trial, seen, looked(context) if check else [], seconds)
     return Summary(root, dict(trial.sizes), measure, flow(seen), net)

@@ -18,11 +18,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from chimera.build.datafree import is_uninitialized, tensors_in
+from chimera.build.datafree import is_uninitialized
 from chimera.build.lazy import is_lazy
 from chimera.build.twin import tensors_of
 from chimera.decide.explore import hide
-from chimera.paths.nest import flatten, leaf_names, map_leaves
+from chimera.paths.nest import flatten, leaf_names, map_leaves, tensors_in
 from chimera.paths.walk import first_paths
 
 hide(__file__)

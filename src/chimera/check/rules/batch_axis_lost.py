@@ -51,7 +51,7 @@ def _reduced(experiment: Experiment, whole: Tape, rows: int) -> Iterable[Place]:
     """A step after which nothing has a row for each sample, where outputs are no single numbers."""
     if not experiment.free or any(not value.shape for value in whole.outputs):
         return
-    more, error = experiment.with_rows(rows + 2)
+    more, error = experiment.with_rows(rows + 1)
     if error is not None or [v.shape for v in more.outputs] != [v.shape for v in whole.outputs]:
         return
     wanted = whole.ancestors(whole.outputs)

@@ -58,8 +58,10 @@ def _cut_view(op: Op) -> Iterator[tuple[Op, str, Severity | None, str]]:
 def _dropped(op: Op, tape: Tape) -> Iterator[tuple[Op, str, Severity | None, str]]:
     """dropout2d of three axes, called as a function."""
     wanted = {"dropout1d": 3, "dropout2d": 4, "dropout3d": 5}.get(op.name)
+    if wanted is None or len(op.inputs[0].shape) >= wanted:
+        return
     layers = {visit.path for visit in tape.visits if isinstance(visit.module, _LAYERS)}
-    if wanted is not None and op.path not in layers and len(op.inputs[0].shape) < wanted:
+    if op.path not in layers:
         shape = list(op.inputs[0].shape)
         said = (
             f"{op.name} gets {shape}, {len(shape)} axes: it expects {wanted}, the channels second"

@@ -18,10 +18,11 @@ def find(context: Context) -> Iterable[Place]:
     if experiment is None or experiment.training is None or experiment.evaluation is None:
         return
     tapes = (experiment.training, experiment.evaluation)
+    used = set().union(*map(_used, tapes))
     unused = {
         path: module
         for path, module in experiment.net.named_modules()
-        if any(True for _ in module.parameters()) and not any(_used(t, path) for t in tapes)
+        if path not in used and any(True for _ in module.parameters())
     }
     yield from _idle(context, tapes)
     severity: Severity | None = None
@@ -90,11 +91,14 @@ def _idle(context: Context, tapes: tuple[Tape, Tape]) -> Iterable[Place]:
             yield Place(path, said, file, line, "info", why="What it was meant to do is not done.")
 
 
-def _used(tape: Tape, path: str) -> bool:
-    if any(visit.path == path for visit in tape.visits):
-        return True
-    prefix = f"{path}." if path else ""
-    return any(value.readers for name, value in tape.state.items() if name.startswith(prefix))
+def _used(tape: Tape) -> set[str]:
+    """The paths that were called, and those at or below which something was read."""
+    used = {visit.path for visit in tape.visits}
+    for name, value in tape.state.items():
+        while value.readers and name:
+            name = name.rpartition(".")[0]
+            used.add(name)
+    return used
 
 
 def _has_more_arguments(net: nn.Module, given: int) -> bool:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from chimera.build.twin import replica
 from chimera.check.context import Context
-from chimera.check.experiment import Experiment, quiet
+from chimera.check.experiment import Experiment, quiet, trained_by
 from chimera.check.rule import Place, Rule
 from chimera.check.source import users
-from chimera.paths.nest import flatten
+from chimera.paths.nest import tensors_in
 from chimera.paths.structure import own_attributes
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -30,8 +30,8 @@ def find(context: Context) -> Iterable[Place]:
     seen: list[dict[str, Any]] = [_seen(net)]
     graph: set[str] = set()
     again: Exception | None = None
-    for _ in range(3):
-        error = _step(net, experiment)
+    for backward in (True, True, False):
+        error = _step(net, experiment, backward)
         if error is not None:
             again = error if _TWICE in str(error) else None
             break
@@ -53,15 +53,14 @@ def find(context: Context) -> Iterable[Place]:
         yield from _changes(context, net, seen)
 
 
-def _step(net: nn.Module, experiment: Experiment) -> Exception | None:
-    """One call and its gradients; what was raised."""
+def _step(net: nn.Module, experiment: Experiment, backward: bool) -> Exception | None:
+    """One call, and its gradients if ``backward``; what was raised."""
     given = experiment.given.map(lambda t: t.clone() if isinstance(t, Tensor) else t)
     try:
         with quiet(), warnings.catch_warnings(), torch.enable_grad():
             output = net(*given.args, **given.kwargs)
-            leaves = flatten(output, objects=True)[0]
-            ends = [t for t in leaves if isinstance(t, Tensor) and t.requires_grad]
-            if ends:
+            ends = trained_by(output)
+            if ends and backward:
                 sum(end.abs().sum() for end in ends).backward()  # type: ignore[union-attr]
     except Exception as error:  # noqa: BLE001 - whatever a forward raises is the answer
         return error
@@ -108,8 +107,7 @@ def _steps(tensor: Tensor) -> int:
 def _with_graph(net: nn.Module) -> Iterator[str]:
     for path, module in net.named_modules():
         for name, value in (*own_attributes(module).items(), *module._buffers.items()):
-            leaves = flatten(value, objects=True)[0]
-            if any(isinstance(t, Tensor) and t.grad_fn is not None for t in leaves):
+            if any(t.grad_fn is not None for t in tensors_in(value, objects=True)):
                 yield f"{path}:{name}"
 
 
