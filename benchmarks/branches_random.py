@@ -28,7 +28,7 @@ Factory = Callable[[], nn.Module]
 def drawn(rng: random.Random) -> tuple[str, nn.Module, torch.Tensor]:
     """A network of branches, and its input."""
     count = rng.choice([2, 3, 4, 6, 8, 12, 16, 24, 32])
-    kind = rng.choice(["mlp", "mlp", "mlp", "cnn", "own", "gru", "mixed"])
+    kind = rng.choice(["mlp", "mlp", "mlp", "widths", "cnn", "cnns", "own", "gru", "mixed"])
     batch = rng.choice([1, 4, 16, 32, 64, 128])
     if kind in ("mlp", "mixed"):
         widths = [rng.choice([8, 16, 32, 64, 128, 256]) for _ in range(rng.randint(2, 4))]
@@ -40,6 +40,18 @@ def drawn(rng: random.Random) -> tuple[str, nn.Module, torch.Tensor]:
             (ch.Parallel(*branches)),
             torch.randn(batch, widths[0]),
         )
+    if kind == "widths":
+        few = [rng.choice([8, 16, 24, 32, 48, 64, 128]) for _ in range(rng.randint(2, 8))]
+        ends = rng.choice([16, 64, 256]), rng.choice([8, 32])
+        branches = [mlp(ends[0], rng.choice(few), ends[1])() for _ in range(count)]
+        name = f"{count} x {ends[0]}->{len(set(few))} widths->{ends[1]}, batch {batch}"
+        return name, ch.Parallel(*branches), torch.randn(batch, ends[0])
+    if kind == "cnns":
+        few, size = [rng.choice([4, 6, 8, 12, 16]) for _ in range(3)], rng.choice([8, 12])
+        batch = min(batch, 32)
+        branches = [cnn(rng.choice(few), size)() for _ in range(count)]
+        name = f"{count} x cnn of {len(set(few))} widths, {size}x{size}, batch {batch}"
+        return name, ch.Parallel(*branches), torch.randn(batch, 3, size, size)
     if kind == "cnn":
         channels, size, batch = rng.choice([4, 8, 16, 32]), rng.choice([8, 12, 16]), min(batch, 32)
         name = f"{count} x cnn {channels}, {size}x{size}, batch {batch}"

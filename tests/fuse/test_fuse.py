@@ -13,60 +13,8 @@ from torch import Tensor, nn
 import chimera as ch
 from chimera.fuse import choice
 from chimera.fuse.choice import Limit
-from chimera.verify.measure import Runs
 
-
-@pytest.fixture(autouse=True)
-def always_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it costs: these tests are about what is computed."""
-    every = {kind: Limit(2, 1e30) for kind in choice._THREADS}
-    monkeypatch.setattr(choice, "_THREADS", every)
-    monkeypatch.setattr(choice, "_ONE_THREAD", every)
-    monkeypatch.setattr(choice, "_DECISIONS", {})
-
-
-def run(net: nn.Module, x: Tensor, seed: int = 0) -> dict[str, Tensor]:
-    """Outputs, gradients and buffers of one forward and backward of a copy."""
-    net, x = copy.deepcopy(net), x.detach().clone()
-    if x.is_floating_point():
-        x.requires_grad_()
-    torch.manual_seed(seed)
-    out = net(x)
-    outputs = list(out) if isinstance(out, tuple | list) else [out]
-    total = sum((o * torch.cos(torch.arange(o.numel()).to(o).view(o.shape))).sum() for o in outputs)
-    total.backward()
-    found = {f"output {i}": o.detach() for i, o in enumerate(outputs)}
-    if x.grad is not None:
-        found["x"] = x.grad
-    for name, p in net.named_parameters():
-        found[f"gradient {name}"] = torch.zeros_like(p) if p.grad is None else p.grad
-    found |= {f"buffer {name}": b.clone() for name, b in net.named_buffers()}
-    return found
-
-
-def nudged(net: nn.Module) -> nn.Module:
-    net = copy.deepcopy(net)
-    with torch.no_grad():
-        for p in net.parameters():
-            flip = torch.randint(0, 2, p.shape, generator=torch.Generator().manual_seed(0))
-            p.copy_(torch.nextafter(p, (flip * 2.0 - 1) * float("inf")))
-    return net
-
-
-def agree(net: nn.Module, x: Tensor, fused: nn.Module | None = None) -> nn.Module:
-    """Assert that the fused network computes what the plain one does, as ``ch.verify`` measures."""
-    fused = ch.fuse(net) if fused is None else fused
-    ours, loop, moved = run(fused, x), run(net, x), run(nudged(net), x)
-    wide = x.double() if x.is_floating_point() else x
-    dropped = any(isinstance(m, nn.Dropout) and m.training for m in net.modules())
-    exact = loop if dropped else run(copy.deepcopy(net).double(), wide)
-    assert list(ours) == list(loop)
-    for name in loop:
-        four = [found[name].double() for found in (ours, loop, exact, moved)]
-        one = Runs(*four, torch.finfo(torch.float32).eps).compare("tensor", name, by_member=False)
-        assert one.ok, str(one)
-    fused(x)  # a note of how the last call ran
-    return fused
+Agree = Callable[..., nn.Module]
 
 
 def ran_as_one(fused: nn.Module) -> bool:
@@ -147,7 +95,7 @@ def mlp2() -> nn.Module:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("combine", ["concat", "stack", "sum", "mean", "tuple"])
-def test_fused_computes_the_same(name: str, combine: str) -> None:
+def test_fused_computes_the_same(name: str, combine: str, agree: Agree) -> None:
     make, shape = CASES[name]
     torch.manual_seed(1)
     net = nn.Sequential(ch.Parallel(*(make() for _ in range(4)), combine=combine, dim=-1))
@@ -158,7 +106,7 @@ def test_fused_computes_the_same(name: str, combine: str) -> None:
         agree(net, torch.randn(shape))
 
 
-def test_branches_of_several_structures() -> None:
+def test_branches_of_several_structures(agree: Agree) -> None:
     torch.manual_seed(0)
     net = ch.Parallel(mlp(), nn.Linear(6, 2), mlp(), nn.Linear(6, 2), nn.Identity())
     fused = agree(net, torch.randn(3, 6))
@@ -169,7 +117,7 @@ def test_branches_of_several_structures() -> None:
 
 
 @pytest.mark.parametrize("combine", ["concat", "stack", "sum", "tuple"])
-def test_neighbours_that_run_as_one_are_joined_as_one(combine: str) -> None:
+def test_neighbours_that_run_as_one_are_joined_as_one(combine: str, agree: Agree) -> None:
     torch.manual_seed(0)
     branches = [mlp(), mlp(), nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(6, 4), mlp(), nn.Tanh()]
     for some in (branches[:5], branches[:6], branches[1:4]):
@@ -200,7 +148,7 @@ def test_each_branch_its_own_input() -> None:
     assert ran_as_one(fused)
 
 
-def test_state_is_that_of_the_plain_network() -> None:
+def test_state_is_that_of_the_plain_network(agree: Agree) -> None:
     net = nn.Sequential(ch.Parallel(*(conv() for _ in range(3))))
     fused = ch.fuse(net)
     fused(torch.randn(2, 3, 8, 8))
@@ -302,7 +250,7 @@ def test_second_derivatives() -> None:
     torch.testing.assert_close(norms[0], norms[1])
 
 
-def test_frozen_and_tied_parameters() -> None:
+def test_frozen_and_tied_parameters(agree: Agree) -> None:
     torch.manual_seed(0)
     net = ch.Parallel(*(mlp() for _ in range(3)))
     net[1][0].weight.requires_grad_(False)
@@ -310,7 +258,7 @@ def test_frozen_and_tied_parameters() -> None:
     agree(net, torch.randn(3, 6))
 
 
-def test_what_runs_one_by_one_is_said() -> None:
+def test_what_runs_one_by_one_is_said(agree: Agree) -> None:
     fused = ch.fuse(ch.Parallel(*(mlp() for _ in range(3))))
     x = torch.randn(2, 6)
     calls: list[int] = []
@@ -325,7 +273,7 @@ def test_what_runs_one_by_one_is_said() -> None:
     agree(ch.unfuse(fused), x, fused)
 
 
-def test_conditions_and_draws_of_a_users_own_run_one_by_one() -> None:
+def test_conditions_and_draws_of_a_users_own_run_one_by_one(agree: Agree) -> None:
     class Draws(Own):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + torch.rand(4)
@@ -365,7 +313,7 @@ def test_wrong_shapes_raise_as_the_plain_network() -> None:
         assert str(fused.value) == str(plain.value)
 
 
-def test_a_layer_put_in_the_place_of_another_counts() -> None:
+def test_a_layer_put_in_the_place_of_another_counts(agree: Agree) -> None:
     net = ch.Parallel(*(mlp() for _ in range(3)))
     fused = ch.fuse(net)
     x = torch.randn(2, 6)
@@ -378,7 +326,7 @@ def test_a_layer_put_in_the_place_of_another_counts() -> None:
     assert ran_as_one(fused)
 
 
-def test_measure_leaves_no_trace_and_is_remembered() -> None:
+def test_measure_leaves_no_trace_and_is_remembered(agree: Agree) -> None:
     torch.manual_seed(0)
     net = ch.Parallel(*(nn.Sequential(conv(), nn.Dropout(0.5)) for _ in range(3)))
     fused = ch.fuse(net, decide="measure")
@@ -426,7 +374,11 @@ BRANCHES = st.lists(LAYERS, min_size=1, max_size=5)
     seed=st.integers(0, 99),
 )
 def test_random_networks(
-    kinds: list[tuple[list[Callable[[], nn.Module]], int]], combine: str, training: bool, seed: int
+    kinds: list[tuple[list[Callable[[], nn.Module]], int]],
+    combine: str,
+    training: bool,
+    seed: int,
+    agree: Agree,
 ) -> None:
     torch.manual_seed(seed)
     branches = [
@@ -462,7 +414,7 @@ def test_large_products_run_one_by_one_where_that_is_as_fast(
     assert "2.0e+03 operations a branch are more than 1e+03" in str(ch.explain(fused))
 
 
-def test_an_inner_block_is_fused_where_the_outer_is_not() -> None:
+def test_an_inner_block_is_fused_where_the_outer_is_not(agree: Agree) -> None:
     torch.manual_seed(0)
     net = ch.Parallel(ch.Sequential(ch.Parallel(mlp(), mlp())), nn.Linear(6, 8))
     fused = agree(net, torch.randn(3, 6))

@@ -9,16 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import chimera as ch
-from chimera.fuse import choice
-from chimera.fuse.choice import Limit
 
 
 @pytest.fixture(autouse=True)
-def always_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    every = {kind: Limit(2, 1e30) for kind in choice._THREADS}
-    monkeypatch.setattr(choice, "_THREADS", every)
-    monkeypatch.setattr(choice, "_ONE_THREAD", every)
-    monkeypatch.setattr(choice, "_DECISIONS", {})
+def afresh() -> None:
     torch._dynamo.reset()
 
 

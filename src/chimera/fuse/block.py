@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,37 +12,21 @@ from torch import Tensor, nn
 from chimera.blocks import Parallel
 from chimera.blocks.children import children, names
 from chimera.blocks.combine import WAYS
-from chimera.fuse.choice import decision, hopeless
-from chimera.fuse.joint import Joint
+from chimera.fuse.beside import Beside
+from chimera.fuse.choice import decision
+from chimera.fuse.known import KNOWN, Known, Member, changed, known_of
 from chimera.fuse.lanes import Lanes
+from chimera.fuse.lowered import Lowered
 from chimera.fuse.nested import combined
-from chimera.fuse.parts import Given, Lowered, Part, Refused, part_of
-from chimera.fuse.program import Run
+from chimera.fuse.part import Given
+from chimera.fuse.program import Refused, Run
+from chimera.fuse.streams import Queues, at_once, estimated, may_draw, pays, queues_of
 from chimera.fuse.traced import Plan, modes_of, planned, rows_of, run_traced
 from chimera.fuse.transforms import transformed
-from chimera.paths.structure import describe_difference, difference, read
 from chimera.stack.explain import Explanation
 
 _WITH_THE_FIRST = object()
 """Stands for the output of a branch that is part of an earlier neighbour's."""
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-@dataclass(slots=True)
-class Member:
-    """Branches of one structure, by position in the block.
-
-    Attributes:
-        positions: of the branches, in order.
-        part: runs them as one; None where they cannot.
-        how: what the part is, or why there is none.
-        last: how the last call ran them, and why.
-    """
-
-    positions: list[int]
-    part: Part | None
-    how: str
-    last: str = ""
 
 
 class Fused(Parallel):
@@ -60,7 +42,7 @@ class Fused(Parallel):
             self.__dict__[name] = value.copy() if isinstance(value, dict) else value
         self.made_from, self.decide = type(block), decide
         # So that a block that gains nothing loses nothing.
-        self.never = not any(one.part is not None for one in _known(self).members)
+        self.never = not any(one.part is not None for one in known_of(self).members)
 
     def plain(self) -> Parallel:
         """The block that this one was made from, with the branches of this one."""
@@ -76,18 +58,18 @@ class Fused(Parallel):
         if self.devices is not None:
             return []
         branches = children(self)
-        parts = _known(self).members
+        parts = known_of(self).members
         return [branches[i] for one in parts if one.part is not None for i in one.positions]
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The outputs of the branches, combined."""
-        if self.never or self.devices is not None:
+        if self.devices is not None or (self.never and not _have_streams(inputs)):
             return super().forward(*inputs, **named)
         if torch.compiler.is_compiling():
             return self._forward_traced(inputs, named)
-        if transformed() and self not in _KNOWN:  # as inside a Stack: tensors without memory
+        if transformed() and self not in KNOWN:  # as inside a Stack: tensors without memory
             return super().forward(*inputs, **named)
-        known = _known(self)
+        known = known_of(self)
         size = len(self)
         given = self._each(inputs) if self.inputs == "each" else [inputs] * size
         outputs: list[Any] = [None] * size
@@ -97,7 +79,7 @@ class Fused(Parallel):
             if made is None:
                 continue
             left -= set(one.positions)
-            if isinstance(made, Tensor) and _side_by_side(one.positions):
+            if isinstance(made, Tensor | Beside) and _side_by_side(one.positions):
                 whole = self._whole(made)
                 if whole is not None and len(one.positions) == size:
                     return whole
@@ -106,11 +88,11 @@ class Fused(Parallel):
                     for position in one.positions[1:]:
                         outputs[position] = _WITH_THE_FIRST
                     continue
-            for place, position in enumerate(one.positions):
-                outputs[position] = made[place]
-        for i, branch in enumerate(children(self)):
-            if i in left:
-                outputs[i] = self._run(i, branch, given[i], named)
+            each = made.parts(len(one.positions)) if isinstance(made, Beside) else made
+            for position, output in zip(one.positions, each, strict=True):
+                outputs[position] = output
+        for i, output in self._run_alone(known, sorted(left), given, named):
+            outputs[i] = output
         if any(output is _WITH_THE_FIRST for output in outputs):
             return self._joined(outputs, inputs, named)
         if callable(self.combine):
@@ -125,11 +107,12 @@ class Fused(Parallel):
         for number, positions, homes, moded in plan:
             mine = [given[i][0] for i in positions] if self.inputs == "each" else [inputs[0]]
             made = run_traced(number, mine, rows_of(self, homes), modes_of(self, moded))
-            if len(positions) == len(self):
+            if len(positions) == len(self) and isinstance(made, Tensor):
                 whole = self._whole(made)
                 if whole is not None:
                     return whole
-            for position, output in zip(positions, made.unbind(0), strict=True):
+            each = made.unbind(0) if isinstance(made, Tensor) else made
+            for position, output in zip(positions, each, strict=True):
                 outputs[position] = output
         for i, branch in enumerate(children(self)):
             if i not in outputs:
@@ -142,10 +125,10 @@ class Fused(Parallel):
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def _plan(self) -> Plan:
         """What a graph runs as one; nothing here is looked at by the compiler."""
-        known = _known(self)
+        known = known_of(self)
         found = []
         for one in known.members:
-            if isinstance(one.part, Lowered) and _changed(known, one.part) is None:
+            if isinstance(one.part, Lowered) and changed(known, one.part) is None:
                 found.append((one.part, one.positions))
                 one.last = "the last call was traced as one"
         return planned(self, found)
@@ -155,7 +138,7 @@ class Fused(Parallel):
             return None
         mine = [given[position] for position in one.positions]
         whole = len(one.positions) == len(self)
-        refused = _changed(known, one.part) or one.part.refuses(mine, named, whole=whole)
+        refused = changed(known, one.part) or one.part.refuses(mine, named, whole=whole)
         if refused is None:
             branches = [known.branches[i] for i in one.positions]
 
@@ -172,13 +155,36 @@ class Fused(Parallel):
                 refused = str(error)
             else:
                 how = "as one" if found.as_one else "one by one"
-                one.last = f"the last call ran {how}: {found.why}"
+                said = f"; {one.part.said}" if found.as_one and one.part.said else ""
+                one.last = f"the last call ran {how}: {found.why}{said}"
                 return made
         one.last = f"the last call ran one by one: {refused}"
         return None
 
-    def _whole(self, made: Tensor) -> Any:
+    def _run_alone(
+        self, known: Known, left: list[int], given: Given, named: dict[str, Any]
+    ) -> list[tuple[int, Any]]:
+        """The outputs of branches that no part ran, by position."""
+
+        def task(i: int) -> Callable[[], Any]:
+            return lambda: self._run(i, known.branches[i], given[i], named)
+
+        known.apart = ""
+        queues = _queues(known.branches, left)
+        if queues is not None:
+            works = [estimated(known.branches[i], given[i]) for i in left]
+            known.apart = pays(queues, works)
+            if known.apart:
+                in_order = any(known.hooks) or any(may_draw(known.branches[i]) for i in left)
+                tasks = [task(i) for i in left]
+                made = at_once(queues, tasks, works, [given, named], in_order=in_order)
+                return list(zip(left, made, strict=True))
+        return [(i, task(i)()) for i in left]
+
+    def _whole(self, made: Tensor | Beside) -> Any:
         """The combined output of all branches ``[branches, ...]`` at once; None where not so."""
+        if isinstance(made, Beside):
+            return made.along(self.dim) if self.combine == "concat" else None
         if not isinstance(self.combine, str) or self.combine == "tuple":
             return None
         axes = made.dim() - 1 + (self.combine == "stack")
@@ -200,113 +206,31 @@ class Fused(Parallel):
         found = []
         if self.devices is not None:
             return Explanation(notes=("not fused: branches on devices of their own (devices=)",))
-        for one in _known(self).members:
-            who = ", ".join(kinds[i] for i in one.positions[:4])
+        known = known_of(self)
+        for one in known.members:
+            who = ", ".join(kinds[i] for i in sorted(one.positions)[:4])
             more = len(one.positions) - 4
             who += f" and {more} more" if more > 0 else ""
             word = "branch" if len(one.positions) == 1 else "branches"
             how = f"as one by {one.how}" if one.part is not None else f"not fused: {one.how}"
             found.append(f"{word} {who}: {how}" + (f"; {one.last}" if one.last else ""))
+        if known.apart:
+            found.append(f"the last call ran what was not fused {known.apart}")
         return Explanation(notes=tuple(found))
 
 
-@dataclass(slots=True)
-class Known:
-    """What is known of a block: kept beside it, so that no copy or file of it holds it.
-
-    Attributes:
-        branches: that it was found out of.
-        members: its branches by structure.
-        hooks: every dictionary of hooks of every module in the branches.
-        holders: every dictionary of children in the branches.
-        held: the children that they held.
-    """
-
-    branches: list[nn.Module]
-    members: list[Member]
-    hooks: list[dict[Any, Any]]
-    holders: list[dict[str, Any]]
-    held: list[Any]
-
-    def is_of(self, branches: list[nn.Module]) -> bool:
-        """Whether the block still has these branches, and they their children."""
-        held = [child for holder in self.holders for child in holder.values()]
-        return not (
-            any(map(operator.is_not, branches, self.branches))
-            or len(held) != len(self.held)
-            or any(map(operator.is_not, held, self.held))
-        )
+def _have_streams(inputs: tuple[Any, ...]) -> bool:
+    return any(isinstance(x, Tensor) and queues_of(x.device) is not None for x in inputs)
 
 
-def _side_by_side(positions: list[int]) -> bool:
-    return positions[-1] - positions[0] + 1 == len(positions)
+def _queues(branches: list[nn.Module], left: list[int]) -> Queues | None:
+    """The streams of the device of all branches left; None where there are none."""
+    if len(left) < 2 or transformed():
+        return None
+    devices = {p.device for i in left for p in branches[i].parameters()}
+    return queues_of(devices.pop()) if len(devices) == 1 else None
 
 
-_KNOWN: WeakKeyDictionary[Fused, Known] = WeakKeyDictionary()
-
-
-def _known(block: Fused) -> Known:
-    branches = children(block)
-    found = _KNOWN.get(block)
-    if found is None or not found.is_of(branches):
-        members = [_member(branches, positions, block.decide) for positions in _alike(block)]
-        parts = [one.part for one in members if one.part is not None]
-        modules = {id(m): m for branch in branches for m in branch.modules()}.values()
-        hooks = [getattr(module, name) for module in modules for name in _HOOKS]
-        holders = [module._modules for module in modules if module._modules]
-        held = [child for holder in holders for child in holder.values()]
-        share_out([joint for part in parts for joint in part.joints])
-        found = _KNOWN[block] = Known(branches, members, hooks, holders, held)
-    return found
-
-
-def _changed(known: Known, part: Part) -> str | None:
-    if any(known.hooks):
-        return "a branch has hooks, which fire once a branch"
-    for modules in part.moded:
-        first = modules[0].training
-        if any(module.training is not first for module in modules):
-            return "some branches are in training mode and some are not"
-    return None
-
-
-def share_out(joints: Sequence[Joint]) -> None:
-    """Let only those joints be memory that hold tensors which no other one holds."""
-    holders: dict[int, int] = {}
-    for joint in joints:
-        for tensor in {id(tensor) for tensor in joint.current()}:
-            holders[tensor] = holders.get(tensor, 0) + 1
-    for joint in joints:
-        joint.alone = all(holders[id(tensor)] == 1 for tensor in joint.current())
-
-
-def _alike(block: Fused) -> list[list[int]]:
-    """Positions of the branches by structure, in order of first appearance."""
-    found: list[tuple[Any, list[int]]] = []
-    for position, branch in enumerate(children(block)):
-        reading = read(branch)
-        for known, positions in found:
-            if difference(known, reading) is None:
-                positions.append(position)
-                break
-        else:
-            found.append((reading, [position]))
-    return [positions for _, positions in found]
-
-
-def _member(branches: list[nn.Module], positions: list[int], decide: str) -> Member:
-    mine = [branches[position] for position in positions]
-    if len(mine) == 1:
-        why = "the only one of its structure"
-        others = [i for i in range(len(branches)) if i not in positions]
-        if others:
-            pair = difference(read(branches[others[0]]), read(mine[0]))
-            assert pair is not None
-            why += f" (against branch {others[0]}, {describe_difference(pair)})"
-        return Member(positions, None, why)
-    try:
-        part, how = part_of(mine)
-    except Refused as error:
-        return Member(positions, None, str(error))
-    why = hopeless(part, len(mine), decide)
-    return Member(positions, None, why) if why else Member(positions, part, how)
+def _side_by_side(positions: Sequence[int]) -> bool:
+    """Whether branches at ``positions`` are neighbours, in order."""
+    return all(b == a + 1 for a, b in pairwise(positions))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chimera.fuse.parts import Given, Part
+from chimera.fuse.part import Given, Part
 from chimera.fuse.transforms import transformed
 from chimera.paths.nest import flatten
 
@@ -57,10 +57,15 @@ class Limit:
 _ONE_THREAD = {
     "products": Limit(8, 4e6, layers=24),
     "convolutions": Limit(3, 1e7),
+    "widths": Limit(16, 4e6, layers=48),
+    "channels": Limit(4, 1e7),
     "vmap": Limit(24, 1e6),
     "recurrent": Limit(3, 5e6),
 }
-_THREADS = _ONE_THREAD | {"products": Limit(8, 1e8, layers=24)}
+_THREADS = _ONE_THREAD | {
+    "products": Limit(8, 1e8, layers=24),
+    "widths": Limit(16, 1e8, layers=48),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,19 +32,19 @@ def _flat(values: Tensor | None) -> Tensor | None:
     return None if values is None else values.reshape(-1, *values.shape[2:])
 
 
-_CONVOLUTIONS: dict[type[nn.Module], tuple[Callable[..., Tensor], int]] = {
+CONVOLUTIONS: dict[type[nn.Module], tuple[Callable[..., Tensor], int]] = {
     nn.Conv1d: (F.conv1d, 3),
     nn.Conv2d: (F.conv2d, 4),
     nn.Conv3d: (F.conv3d, 5),
 }
 
 
-@lowers(*_CONVOLUTIONS)
+@lowers(*CONVOLUTIONS)
 def _convolution(program: Program, modules: tuple[Any, ...]) -> Operation:
     module = modules[0]
     if module.padding_mode != "zeros":
         raise Unlowerable(f"padding_mode={module.padding_mode!r} of {type(module).__name__}")
-    function, axes = _CONVOLUTIONS[type(module)]
+    function, axes = CONVOLUTIONS[type(module)]
     weight, bias = program.joint(modules, "weight"), program.joint(modules, "bias")
     assert weight is not None
 
@@ -77,17 +77,17 @@ def _alone(module: Any, x: Lanes, axes: int) -> Lanes:
     )
 
 
-_POOLS: dict[type[nn.Module], int] = {
+POOLS: dict[type[nn.Module], int] = {
     **{nn.MaxPool1d: 3, nn.AvgPool1d: 3, nn.AdaptiveAvgPool1d: 3, nn.AdaptiveMaxPool1d: 3},
     **{nn.MaxPool2d: 4, nn.AvgPool2d: 4, nn.AdaptiveAvgPool2d: 4, nn.AdaptiveMaxPool2d: 4},
     **{nn.MaxPool3d: 5, nn.AvgPool3d: 5, nn.AdaptiveAvgPool3d: 5, nn.AdaptiveMaxPool3d: 5},
 }
 
 
-@lowers(*_POOLS)
+@lowers(*POOLS)
 def _pool(program: Program, modules: tuple[Any, ...]) -> Operation:
     module = modules[0]
-    axes = _POOLS[type(module)]
+    axes = POOLS[type(module)]
     if getattr(module, "return_indices", False):
         raise Unlowerable(f"return_indices of {type(module).__name__}")
 
@@ -122,14 +122,14 @@ def _group_norm(program: Program, modules: tuple[Any, ...]) -> Operation:
     return run_group_norm
 
 
-_BATCH_NORMS: dict[type[nn.Module], tuple[int, ...]] = {
+BATCH_NORMS: dict[type[nn.Module], tuple[int, ...]] = {
     nn.BatchNorm1d: (2, 3),
     nn.BatchNorm2d: (4,),
     nn.BatchNorm3d: (5,),
 }
 
 
-@lowers(*_BATCH_NORMS)
+@lowers(*BATCH_NORMS)
 def _batch_norm(program: Program, modules: tuple[Any, ...]) -> Operation:
     module = modules[0]
     if module.momentum is None:
@@ -137,7 +137,7 @@ def _batch_norm(program: Program, modules: tuple[Any, ...]) -> Operation:
     program.moded.append(modules)
     names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     weight, bias, mean, var, count = (program.joint(modules, name) for name in names)
-    axes = _BATCH_NORMS[type(module)]
+    axes = BATCH_NORMS[type(module)]
 
     def run_batch_norm(x: Lanes, run: Run) -> Lanes:
         if x.tensor.dim() - 1 not in axes or x.tensor.shape[2] != module.num_features:
@@ -171,5 +171,5 @@ def _pad(program: Program, modules: tuple[Any, ...]) -> Operation:
     return run_pad
 
 
-CHANNELED = (*_CONVOLUTIONS, *_POOLS, *_BATCH_NORMS, nn.GroupNorm)
+CHANNELED = (*CONVOLUTIONS, *POOLS, *BATCH_NORMS, nn.GroupNorm)
 """The layers whose lanes stand side by side as channels."""

@@ -1,9 +1,10 @@
 """The tensors of aligned modules as one stacked tensor, without a copy.
 
 A ``Joint`` keeps one memory ``[lanes, ...]`` of which the lanes' own parameters or buffers are the
-rows: they stay where they were, under their own names, and an optimizer, a checkpoint or a user
-who writes to one writes to the row. Where the rows are elsewhere (moved by ``.to``, cast, copied),
-they are joined anew at the next call; where other tensors stand in the modules (as under
+rows; where those differ in shape it is flat, one row's numbers after the other's. The rows stay
+where they were, under their own names, and an optimizer, a checkpoint or a user who writes to one
+writes to the row. Where the rows are elsewhere (moved by ``.to``, cast, copied), they are joined
+anew at the next call; where other tensors stand in the modules (as under
 ``torch.func.functional_call``, or a parameter put in the place of another), and while torch's
 compiler traces, what stands there is stacked at every call.
 
@@ -13,6 +14,7 @@ compiler traces, what stands there is stacked at every call.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -31,12 +33,13 @@ class Joint:
     """The tensors at ``homes`` as one.
 
     Args:
-        homes: one a lane; their tensors are of one shape, dtype and device.
+        homes: one a lane; their tensors are of one dtype and device.
         alone: whether no other joint holds one of them; else they are stacked at every call.
 
     Attributes:
         places: the homes themselves.
         is_buffer: whether they are buffers.
+        shapes: of the tensors; where they differ the memory is flat.
     """
 
     def __init__(self, homes: Sequence[Home], *, alone: bool = True) -> None:
@@ -44,6 +47,9 @@ class Joint:
         self._homes = [_home(module, name) for module, name in homes]
         self.is_buffer = homes[0][1] in homes[0][0]._buffers
         self.alone = alone
+        self.shapes = [tuple(tensor.shape) for tensor in self.current()]
+        self._even = len(set(self.shapes)) == 1
+        self._sizes = [math.prod(shape) for shape in self.shapes]
         self._rows: list[Tensor] = []
         self._pointers: list[int] = []
         self._base: Tensor | None = None
@@ -55,47 +61,60 @@ class Joint:
         """The lanes' tensors as they stand in their modules now."""
         return [home[name] for home, name in self._homes]
 
+    def stacked(self, rows: Sequence[Tensor]) -> Tensor:
+        """``rows`` as one tensor, in memory of its own."""
+        if self._even:
+            return torch.stack(list(rows))
+        return torch.cat([row.reshape(-1) for row in rows])
+
+    def parts(self, whole: Tensor) -> Sequence[Tensor]:
+        """The rows of ``whole``, as views."""
+        if self._even:
+            return whole.unbind(0)
+        split = zip(torch.split_with_sizes(whole, self._sizes), self.shapes, strict=True)
+        return [part.view(shape) for part, shape in split]
+
     def memory(self, now: list[Tensor]) -> Tensor | None:
         """The memory ``[lanes, ...]`` that the rows ``now`` share; None where they do not."""
         if not self.alone:
             return None
         if not self._rows:
-            if not _can_join(now):
+            if not self._can_join(now):
                 return None
             self._rows = now
             self._join()
         elif any(map(operator.is_not, now, self._rows)):
             return None
         elif [tensor.data_ptr() for tensor in now] != self._pointers:
-            if not _can_join(now):
+            if not self._can_join(now):
                 return None
             self._join()
         return self._base
 
     def _join(self) -> None:
         with torch.no_grad():
-            self._base = torch.stack([row.detach() for row in self._rows])
-            for row, memory in zip(self._rows, self._base.unbind(0), strict=True):
+            self._base = self.stacked([row.detach() for row in self._rows])
+            for row, memory in zip(self._rows, self.parts(self._base), strict=True):
                 row.data = memory
         self._pointers = [row.data_ptr() for row in self._rows]
+
+    def _can_join(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether they are plain tensors, each of its own, of one kind, that may change memory."""
+        first = tensors[0]
+        return len({id(tensor) for tensor in tensors}) == len(tensors) and all(
+            type(tensor) in (nn.Parameter, Tensor, nn.Buffer)
+            and tensor.is_leaf
+            and not tensor.is_inference()
+            and tensor.layout is torch.strided
+            and (tensor.dtype, tensor.device) == (first.dtype, first.device)
+            and tensor.shape == shape
+            for tensor, shape in zip(tensors, self.shapes, strict=True)
+        )
 
 
 def _home(module: nn.Module, name: str) -> tuple[dict[str, Any], str]:
     kept: dict[str, Any] = module._buffers if name in module._buffers else module._parameters
     return kept, name
-
-
-def _can_join(tensors: Sequence[Tensor]) -> bool:
-    """Whether they are plain tensors, each of its own, of one kind, that may change memory."""
-    first = tensors[0]
-    return len({id(tensor) for tensor in tensors}) == len(tensors) and all(
-        type(tensor) in (nn.Parameter, Tensor, nn.Buffer)
-        and tensor.is_leaf
-        and not tensor.is_inference()
-        and tensor.layout is torch.strided
-        and (tensor.shape, tensor.dtype, tensor.device) == (first.shape, first.dtype, first.device)
-        for tensor in tensors
-    )
 
 
 def joined(joints: Sequence[Joint]) -> tuple[list[Tensor], bool]:
@@ -105,11 +124,11 @@ def joined(joints: Sequence[Joint]) -> tuple[list[Tensor], bool]:
     """
     rows = [joint.current() for joint in joints]
     if transformed():
-        return [torch.stack(now) for now in rows], False
+        return [joint.stacked(now) for joint, now in zip(joints, rows, strict=True)], False
     found = [joint.memory(now) for joint, now in zip(joints, rows, strict=True)]
     tensors = [
-        torch.stack(now) if memory is None else memory
-        for now, memory in zip(rows, found, strict=True)
+        joint.stacked(now) if memory is None else memory
+        for joint, now, memory in zip(joints, rows, found, strict=True)
     ]
     if torch.is_grad_enabled():
         wanted = [
@@ -120,21 +139,34 @@ def joined(joints: Sequence[Joint]) -> tuple[list[Tensor], bool]:
         flat = [row for i in wanted for row in rows[i]]
         if flat:
             bases = [tensors[i] for i in wanted]
-            made = _Joined.apply(bases, *flat)  # type: ignore[no-untyped-call]
+            mine = [joints[i] for i in wanted]
+            made = _Joined.apply(bases, mine, *flat)  # type: ignore[no-untyped-call]
             for i, tensor in zip(wanted, made, strict=True):
                 tensors[i] = tensor
     return tensors, all(memory is not None for memory in found)
+
+
+def write_back(
+    joints: Sequence[Joint], rows: Sequence[Sequence[Tensor]], tensors: Sequence[Tensor]
+) -> None:
+    """Let buffers ``rows``, of which ``tensors`` are copies, be what was made of them."""
+    for joint, mine, tensor in zip(joints, rows, tensors, strict=True):
+        if joint.is_buffer:
+            for row, new in zip(mine, joint.parts(tensor), strict=True):
+                row.copy_(new)
 
 
 class _Joined(torch.autograd.Function):
     """The memories that rows share; its backward hands each row its part of the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, bases: list[Tensor], *rows: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, bases: list[Tensor], joints: list[Joint], *rows: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.rows = rows
         ctx.versions = versions(rows)  # no row is an inference tensor, see _can_join
-        ctx.sizes = [len(base) for base in bases]
+        ctx.joints = joints
         return tuple(base.detach() for base in bases)
 
     @staticmethod
@@ -145,7 +177,7 @@ class _Joined(torch.autograd.Function):
                 "so that the gradient would be that of other weights; step the optimizer after "
                 "backward"
             )
-        found: list[Tensor | None] = [None]
-        for grad, size in zip(grads, ctx.sizes, strict=True):
-            found += [None] * size if grad is None else grad.unbind(0)
+        found: list[Tensor | None] = [None, None]
+        for grad, joint in zip(grads, ctx.joints, strict=True):
+            found += [None] * len(joint) if grad is None else joint.parts(grad)
         return tuple(found)

@@ -36,6 +36,10 @@ class Lanes:
     def __len__(self) -> int:
         return len(self.tensor) * self.spread
 
+    def like(self, tensor: Tensor) -> Lanes:
+        """Other values of lanes that share them as these do."""
+        return Lanes(tensor, self.spread)
+
     def full(self) -> Tensor:
         """The lanes' values one by one ``[L, ...]``; where lanes share, a view if it can be."""
         if self.spread == 1:

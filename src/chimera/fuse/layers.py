@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from chimera.fuse.lanes import Lanes, product
 from chimera.fuse.program import (
+    BESIDE,
+    LANES,
     Met,
     Operation,
     Program,
@@ -29,7 +31,7 @@ _POINTWISE = (
 )  # fmt: skip
 
 
-@lowers(*_POINTWISE)
+@lowers(*_POINTWISE, tables=(LANES, BESIDE))
 def _pointwise(program: Program, modules: tuple[Any, ...]) -> Operation:
     module = modules[0]
     if getattr(module, "inplace", False):
@@ -37,8 +39,8 @@ def _pointwise(program: Program, modules: tuple[Any, ...]) -> Operation:
         module.inplace = False
     forward = module.forward
 
-    def run_pointwise(x: Lanes, run: Run) -> Lanes:
-        return Lanes(forward(x.tensor), x.spread)
+    def run_pointwise(x: Any, run: Run) -> Any:
+        return x.like(forward(x.tensor))
 
     return run_pointwise
 
@@ -124,9 +126,9 @@ def _dropout(program: Program, modules: tuple[Any, ...]) -> Operation:
         if not modules[0].training:
             return x
         if run.shapes is not None:
-            kind = (x.tensor.dtype, x.tensor.device)
-            run.shapes.append(Met(modules, tuple(x.tensor.shape[1:]), kind))
-            return Lanes(x.full())
+            full = x.full()
+            run.shapes.append(Met(modules, tuple(full.shape), full.dtype, full.device))
+            return Lanes(full)
         if run.noises is None:  # in a graph
             return Lanes(x.full() * _noise_at_once(modules, x.full()))
         return Lanes(x.full() * next(run.noises))
@@ -144,12 +146,6 @@ def _noise_at_once(modules: tuple[Any, ...], like: Tensor) -> Tensor:
     keep = 1.0 - torch.tensor(rates, dtype=like.dtype, device=like.device)
     keep = keep.view(-1, *[1] * (like.dim() - 1))
     return torch.where(torch.rand(shape, dtype=like.dtype, device=like.device) < keep, 1 / keep, 0)
-
-
-def noise(met: Met) -> Tensor:
-    """Room for what the lanes of a dropout multiply by ``[lanes, *shape]``."""
-    dtype, device = met.kind
-    return torch.empty(len(met.modules), *met.shape, dtype=dtype, device=device)
 
 
 def draw(module: Any, room: Tensor) -> None:

@@ -16,7 +16,7 @@ from chimera.blocks import Parallel, Repeat, Residual, Sequential
 from chimera.blocks.children import children
 from chimera.fuse.lanes import Lanes
 from chimera.fuse.layers import linear
-from chimera.fuse.program import Operation, Program, Run, Unlowerable, lower, lowers
+from chimera.fuse.program import BESIDE, LANES, Operation, Program, Run, Unlowerable, lower, lowers
 from chimera.paths.structure import difference, read
 
 
@@ -36,14 +36,14 @@ def _aligned(modules: tuple[nn.Module, ...]) -> list[tuple[nn.Module, ...]]:
     return list(zip(*map(children, modules), strict=True))
 
 
-@lowers(nn.Sequential, Sequential)
+@lowers(nn.Sequential, Sequential, tables=(LANES, BESIDE))
 def _chain(program: Program, modules: tuple[Any, ...]) -> Operation:
     # A splat concerns tuples; no operation gives one.
     operations: list[Operation] = []
     steps = _aligned(modules)
     while steps:
         parts = steps.pop(0)
-        if _is(parts, nn.Linear) and steps and _is(steps[0], nn.ReLU):
+        if program.table is LANES and _is(parts, nn.Linear) and steps and _is(steps[0], nn.ReLU):
             steps.pop(0)
             operations.append(linear(program, parts, relu=True))
         else:
@@ -55,7 +55,7 @@ def _is(modules: tuple[nn.Module, ...], kind: type[nn.Module]) -> bool:
     return type(modules[0]) is kind and "forward" not in vars(modules[0])
 
 
-@lowers(Repeat)
+@lowers(Repeat, tables=(LANES, BESIDE))
 def _repeat(program: Program, modules: tuple[Any, ...]) -> Operation:
     return chain([lower(program, parts) for parts in zip(*modules, strict=True)])
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from chimera.fuse.joint import Joint
-from chimera.fuse.parts import Lowered
+from chimera.fuse.lowered import Lowered
 
 Way = tuple[str, ...]
 """Names of children, from the block to a module."""
@@ -85,8 +85,8 @@ def modes_of(block: nn.Module, moded: tuple[Way, ...]) -> list[tuple[bool, float
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def run_traced(
     number: int, inputs: list[Tensor], rows: list[Tensor], modes: list[tuple[bool, float]]
-) -> Tensor:
-    """The outputs ``[branches, ...]`` of a part.
+) -> Any:
+    """The outputs of a part: a tensor ``[branches, ...]``, or a list.
 
     Args:
         number: of the part, as its plan says.
