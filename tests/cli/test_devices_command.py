@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chimera.cli import main
+from chimera.scale.kernel import STATE, stat_of
 
 NETS = """
-import os, signal
+import os, signal, time
 from pathlib import Path
 import torch
 from torch import nn
@@ -34,6 +36,13 @@ class Killed(Net):
         first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
         if first and os.environ["RANK"] == "1" and list(Path("run").glob("checkpoints/*/c*.json")):
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+
+
+class Slow(Net):
+    def forward(self, x):
+        if Path("sleep").exists():
+            time.sleep(60)
         return super().forward(x)
 
 
@@ -60,6 +69,14 @@ def started(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
 
 
+def wait_for(seen: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not seen():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def figures(out: str) -> list[dict[str, str]]:
     with open(Path(out, "members.csv")) as file:
         return list(csv.DictReader(file))
@@ -78,11 +95,7 @@ def test_a_stop_by_the_launcher_and_a_resume_by_one_process(
     fit = [word.replace("4", "2000") for word in FIT]
     fit += ["--module", "nets.py:Net", "--devices", "2", "--out", "run"]
     process = started("chimera", *fit)
-    deadline = time.monotonic() + 120
-    while not list(Path("run").glob("checkpoints/*/complete.json")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: bool(list(Path("run").glob("checkpoints/*/complete.json"))), process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
@@ -116,7 +129,7 @@ def test_an_error_of_one_rank_is_one_line_with_its_frame() -> None:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert len(err.splitlines()) == 1, err
-    assert "nets.py, line 28, in forward: ArithmeticError: broken on purpose" in err
+    assert "nets.py, line 35, in forward: ArithmeticError: broken on purpose" in err
     assert "on rank 1, which holds the members" in err
     assert out == ""
 
@@ -128,6 +141,42 @@ def test_a_mistake_is_one_line_and_two() -> None:
     assert err.startswith("chimera: --lr: expected a number above 0")
     assert len(err.splitlines()) == 1, err
     assert out == ""
+
+
+@pytest.mark.parametrize("asleep", [signal.SIGSTOP, None])
+def test_the_second_ctrl_c_ends_the_ranks_at_once(asleep: signal.Signals | None) -> None:
+    """Be they in the middle of a step or stopped, as with Ctrl-Z."""
+    fit = [word.replace("4", "2000") for word in FIT]
+    process = started("chimera", *fit, "--module", "nets.py:Slow", "--devices", "2", "--out", "run")
+    wait_for(lambda: bool(list(Path("run").glob("checkpoints/*/complete.json"))), process)
+    ranks = children_of(process.pid)
+    assert len(ranks) == 2
+    Path("sleep").touch()
+    if asleep is not None:
+        os.kill(ranks[1], asleep)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    assert children_of(process.pid) == ranks
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    deadline = time.monotonic() + 10
+    while any(runs(rank) for rank in ranks):
+        assert time.monotonic() < deadline
+    out, err = process.communicate()
+    assert out == err == ""
+
+
+def children_of(pid: int) -> list[int]:
+    return sorted(
+        int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    )
+
+
+def runs(pid: int) -> bool:
+    stat = stat_of(str(pid))
+    return stat is not None and stat[STATE] not in "ZX"
 
 
 @pytest.mark.parametrize("devices", ["0", "two", "-1", "2.5"])

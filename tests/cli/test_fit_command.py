@@ -215,7 +215,7 @@ def test_an_out_that_is_taken_is_refused_before_training(
     else:
         Path("run").mkdir()
         Path("run/mine").write_text("mine")
-    options = ["--members", "3", "--epochs", "1000000", "--engine", "eager", "--out", "run"]
+    options = ["--members", "3", "--epochs", "2000", "--engine", "eager", "--out", "run"]
     assert main(["fit", "digits", "--module", "mlp", *options]) == 2
     assert f"'run' is {kind}" in capsys.readouterr().err
     assert Path("run" if kind == "a file" else "run/mine").read_text() == "mine"
@@ -260,14 +260,14 @@ def wait_for(file: Path, process: "subprocess.Popen[bytes]") -> None:
 
 def test_ctrl_c_is_one_line_and_130(here: Path) -> None:
     command = [sys.executable, "-m", "chimera", "fit", "digits", "--module", "mlp"]
-    command += ["--members", "2", "--epochs", "1000000", "--engine", "eager", "--out", "run"]
+    command += ["--members", "2", "--epochs", "2000", "--engine", "eager", "--out", "run"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     wait_for(here / "run/metrics.jsonl", process)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate()
     assert process.returncode == 130
     assert re.fullmatch(
-        rb"chimera: stopped at step \d+, in epoch \d+ of 1000000; "
+        rb"chimera: stopped at step \d+, in epoch \d+ of 2000; "
         rb"chimera fit --resume run goes on\n",
         told,
     )

@@ -70,7 +70,7 @@ def steps(out: str) -> list[int]:
     return sorted(int(path.parent.name) for path in folder.glob("*/complete.json"))
 
 
-def stopped(out: str, number: signal.Signals, epochs: str = "100000") -> str:
+def stopped(out: str, number: signal.Signals, epochs: str = "2000") -> str:
     """A run that a signal stopped after its first checkpoint; what it said."""
     process = chimera(*FIT, "--epochs", epochs, "--engine", "eager", "--out", out)
     wait_for(lambda: bool(steps(out)), process)
@@ -102,7 +102,7 @@ def interrupted(out: str, epochs: int) -> None:
 def test_a_signal_ends_a_run_with_a_checkpoint(number: signal.Signals) -> None:
     told = stopped("run", number)
     said = re.fullmatch(
-        r"chimera: stopped at step (\d+), in epoch \d+ of 100000; "
+        r"chimera: stopped at step (\d+), in epoch \d+ of 2000; "
         r"chimera fit --resume run goes on\n",
         told,
     )
@@ -282,7 +282,7 @@ def test_the_second_signal_ends_at_once(here: Path) -> None:
             "        return self.last",
             "        if os.path.exists('run/metrics.jsonl'):\n"
             "            import time\n"
-            "            time.sleep(600)\n"
+            "            time.sleep(60)\n"
             "        return self.last",
         )
     )

@@ -37,7 +37,9 @@ def assert_same(mine: Data, memory: Data) -> None:
         assert isinstance(part.x, Mapped)
         assert torch.equal(part.x[2:5], other.x[2:5])
         assert torch.equal(part.x.index_select(0, index), other.x.index_select(0, index))
-        assert torch.equal(part.y, other.y)
+        assert torch.equal(part.y[:], other.y)
+        assert torch.equal(part.y.index_select(0, index), other.y.index_select(0, index))
+        assert isinstance(part.y, Mapped) == (mine.classes is None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -55,6 +57,21 @@ def test_files_say_what_memory_says(dtype: str, fortran: bool, tmp_path: Path) -
     assert_same(pair, memory)
     assert pair.name == "x.npy,y.npy"
     assert_same(pair.to("cpu", torch.float64), memory.to("cpu", torch.float64))
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 2, 3)])
+def test_targets_of_a_regression_stay_in_their_file_too(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    x, _ = arrays("<f4")
+    y = numpy.random.default_rng(1).normal(size=shape)
+    numpy.savez(tmp_path / "both.npz", y=y, x=x)
+    numpy.save(tmp_path / "x.npy", x)
+    numpy.save(tmp_path / "y.npy", y)
+    memory = ch.data(x, y)
+    assert memory.classes is None
+    assert_same(ch.data(tmp_path / "both.npz"), memory)
+    assert_same(ch.data(tmp_path / "x.npy", tmp_path / "y.npy"), memory)
 
 
 def test_what_is_compressed_is_read_as_a_whole(tmp_path: Path) -> None:
@@ -75,6 +92,25 @@ def test_a_run_is_the_same_from_files_and_memory(tmp_path: Path) -> None:
     ]
     assert results[0].table == results[1].table
     assert results[0].epochs == results[1].epochs
+
+
+def test_a_regression_is_the_same_from_files_and_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its figure is put together some targets at a time: the same, and what all at once give."""
+    x = numpy.random.default_rng(0).normal(size=(80, 4))
+    y = numpy.stack([x.sum(1), numpy.ones(80), x[:, 0]], 1)
+    numpy.savez(tmp_path / "both.npz", x=x, y=y)
+    nets = ch.instances(nn.Linear, 3, 4, 3, seed=0)
+    whole = ch.fit(nets, ch.data(x, y), epochs=2)
+    monkeypatch.setattr(sys.modules[Mapped.__module__], "_NUMBERS", 15)
+    mine, memory = (
+        ch.fit(nets, data, epochs=2) for data in (load_npz(tmp_path / "both.npz"), ch.data(x, y))
+    )
+    assert mine.table == memory.table
+    for row, other in zip(mine.table, whole.table, strict=True):
+        assert row["test_r2"] == pytest.approx(other["test_r2"], rel=1e-12)
+        assert row["test_loss"] == other["test_loss"]
 
 
 def test_memory_does_not_hold_what_the_file_holds(tmp_path: Path) -> None:
@@ -99,7 +135,7 @@ def _anonymous() -> int:
 def test_not_finite_numbers_are_named_with_their_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[Mapped.__module__], "_ROWS", 64)
+    monkeypatch.setattr(sys.modules[Mapped.__module__], "_NUMBERS", 16)
     x, y = arrays("<f4", (50, 3))
     x[41, 1], x[44, 2] = numpy.nan, numpy.inf
     numpy.save(tmp_path / "x.npy", x)

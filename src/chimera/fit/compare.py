@@ -149,7 +149,7 @@ def _train_alone(
         for chosen in torch.split(rows, settings.batch_size):
             optimizer.zero_grad()
             output = module(data.train.x.index_select(0, chosen))
-            settings.loss(output, data.train.y[chosen]).backward()
+            settings.loss(output, data.train.y.index_select(0, chosen)).backward()
             clip_alone(module, settings.clip_of(position))
             optimizer.step()
     synchronize(data.device)

@@ -5,7 +5,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from chimera.build.spec import Spec, spec
 from chimera.draws.counter import derive, member_keys, permutations
-from chimera.fit.mapped import Mapped, as_tensor, map_npy
+from chimera.fit.mapped import Mapped, as_tensor, in_file, map_npy, pieces
 
 Samples = TypeVar("Samples", Tensor, Mapped, Tensor | Mapped)
 Task = Literal["classification", "regression"]
@@ -26,10 +26,10 @@ _PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the data: ``x`` [samples, ...], which may stay in its file, and ``y``."""
+    """One part of the data: ``x`` and ``y`` [samples, ...], which may stay in their files."""
 
     x: Tensor | Mapped
-    y: Tensor
+    y: Tensor | Mapped
 
     def __len__(self) -> int:
         return len(self.x)
@@ -101,7 +101,7 @@ class Data:
             part: Part = getattr(self, name)
             for tensor in (part.x, part.y):
                 digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
-                for some in _pieces(tensor):
+                for some in pieces(tensor):
                     content: Any = some.cpu().contiguous().flatten().view(torch.uint8).numpy()
                     digest.update(content)
         return digest.hexdigest()
@@ -126,8 +126,8 @@ def data(
     Args:
         x: a tensor or numpy array [samples, ...] of finite numbers; or the path of an ``.npy``
             file of one, with another as ``y``, or of an ``.npz`` file with both. What is in files
-            stays there, mapped into memory that all processes of a machine share (but for
-            compressed ones and ``y``).
+            stays there, mapped into memory that all processes of a machine share; class numbers
+            alone are read.
         y: a tensor or numpy array: whole numbers [samples] from 0 for classification (booleans
             are classes 0 and 1), floats [samples] or [samples, ...] for regression. Floats of
             a numpy array take torch's default dtype; a tensor keeps its own.
@@ -144,19 +144,18 @@ def data(
     if isinstance(x, str | Path):
         x, y, called = _files(x, y)
         name = name or called
-    xs: Tensor | Mapped
-    xs, ys = x if isinstance(x, Mapped) else _tensor("x", x), _tensor("y", y)
+    xs, ys = _samples("x", x), _samples("y", y)
     for argument, tensor in (("x", xs), ("y", ys)):
         if tensor.dim() == 0:
             raise ValueError(f"{argument} must have a leading axis of samples, got a single number")
     if len(xs) != len(ys):
         raise ValueError(f"x and y must have the same length, got {len(xs)} and {len(ys)}")
-    if ys.dtype == torch.bool:
+    if isinstance(ys, Tensor) and ys.dtype == torch.bool:
         ys = ys.long()
     _finite("x", xs)
     _finite("y", ys)
     classes = None
-    if not ys.is_floating_point():
+    if not isinstance(ys, Mapped) and not ys.is_floating_point():
         ys = ys.long()
         classes = _classes(ys)
     fractions = _fractions(split)
@@ -165,8 +164,7 @@ def data(
     order = permutations(keys, len(xs))[0].to(xs.device)
     ys = ys.to(xs.device)
     train, validation, test = (
-        Part(xs.take(rows) if isinstance(xs, Mapped) else xs[rows], ys[rows])
-        for rows in order.tensor_split(ends)
+        Part(_rows(xs, rows), _rows(ys, rows)) for rows in order.tensor_split(ends)
     )
     return Data(
         train=train,
@@ -192,20 +190,16 @@ def _files(x: str | Path, y: Any) -> tuple[Any, Any, str]:
             f"x, y: expected the paths of two .npy files, or of one .npz file with arrays x and y, "
             f"got {str(x)!r} and {y!r:.60}"
         )
-    array, second = map_npy(first), Path(y)
-    _check_numbers("x", array)
-    labels = numpy.asarray(map_npy(second))
-    return (Mapped(array) if array.ndim else array), labels, f"{first.name},{second.name}"
+    arrays = in_file("x", map_npy(first)), in_file("y", map_npy(Path(y)))
+    return *arrays, f"{first.name},{Path(y).name}"
 
 
-def _check_numbers(argument: str, value: numpy.ndarray) -> None:
-    if value.dtype.kind not in "biuf":
-        raise TypeError(f"{argument} must hold real numbers, got an array of {value.dtype}")
-
-
-def _tensor(argument: str, value: Any) -> Tensor:
+def _samples(argument: str, value: Any) -> Tensor | Mapped:
+    if isinstance(value, Mapped):
+        return value
     if isinstance(value, numpy.ndarray):
-        _check_numbers(argument, value)
+        if value.dtype.kind not in "biuf":
+            raise TypeError(f"{argument} must hold real numbers, got an array of {value.dtype}")
         return as_tensor(value)
     if not isinstance(value, Tensor):
         raise TypeError(
@@ -217,9 +211,8 @@ def _tensor(argument: str, value: Any) -> Tensor:
     return value.detach()
 
 
-def _pieces(tensor: Tensor | Mapped) -> Iterable[Tensor]:
-    """All of it, some rows at a time where it is in a file."""
-    return tensor.chunks() if isinstance(tensor, Mapped) else [tensor]
+def _rows(samples: Tensor | Mapped, rows: Tensor) -> Tensor | Mapped:
+    return samples.take(rows) if isinstance(samples, Mapped) else samples[rows]
 
 
 def _finite(argument: str, tensor: Tensor | Mapped) -> None:
@@ -227,7 +220,7 @@ def _finite(argument: str, tensor: Tensor | Mapped) -> None:
         return
     wrong, found, kind = 0, -1, ""
     done = 0
-    for some in _pieces(tensor):
+    for some in pieces(tensor):
         rows = (~some.isfinite()).reshape(len(some), -1).any(1) if len(some) else some.new_empty(0)
         if found < 0 and rows.any():
             row = int(rows.nonzero()[0])

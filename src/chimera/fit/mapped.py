@@ -16,8 +16,9 @@ import numpy
 import torch
 from torch import Tensor
 
-_ROWS = 1 << 22
-"""Bytes that are looked at together when all of an array is."""
+_NUMBERS = 1 << 20
+"""How many are looked at together when all of an array is."""
+_BLOCK = 1 << 22
 
 
 class Mapped:
@@ -72,15 +73,28 @@ class Mapped:
         """Some of the rows, still in the file; ``rows`` int64 ``[k]``."""
         return Mapped(self._array, self._rows[rows], self.device, self.dtype)
 
-    def chunks(self) -> Iterator[Tensor]:
-        """All rows, some at a time."""
-        width = max(1, math.prod(self._array.shape[1:]) * self._array.dtype.itemsize)
-        step = max(1, _ROWS // width)
-        for start in range(0, len(self), step):
-            yield self[start : start + step]
-
     def _read(self, rows: Tensor) -> Tensor:
         return as_tensor(self._array[rows.numpy()]).to(self.device, self.dtype)
+
+
+def pieces(samples: Tensor | Mapped) -> Iterator[Tensor]:
+    """All rows, some at a time: as many from a file as from memory."""
+    step = max(1, _NUMBERS // max(1, math.prod(samples.shape[1:])))
+    for start in range(0, len(samples), step):
+        yield samples[start : start + step]
+
+
+def in_file(argument: str, array: numpy.ndarray) -> Mapped | numpy.ndarray:
+    """An array that was mapped as it is to be held: rows in the file, or a copy of class numbers.
+
+    Raises TypeError where ``array`` does not hold real numbers.
+    """
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{argument} must hold real numbers, got an array of {array.dtype}")
+    whole = argument == "y" and array.dtype.kind != "f"
+    if whole or not array.ndim or not isinstance(array, numpy.memmap):
+        return numpy.asarray(array)
+    return Mapped(array)
 
 
 def as_tensor(array: numpy.ndarray) -> Tensor:
@@ -129,7 +143,7 @@ def map_stored(path: Path, name: str) -> numpy.ndarray | None:
                 return None
             shape, fortran, dtype = read(content)
             header = content.tell()
-            while content.read(_ROWS):  # to the end, where the sum of all is compared
+            while content.read(_BLOCK):  # to the end, where the sum of all is compared
                 pass
     size = math.prod(shape)
     if dtype.hasobject or not size or header + size * dtype.itemsize != info.file_size:

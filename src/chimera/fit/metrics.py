@@ -3,7 +3,7 @@
 Legend: N members, B samples of a chunk, T targets of a sample.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from chimera.fit.data import Data, Part
 from chimera.fit.losses import aligned
+from chimera.fit.mapped import pieces
 from chimera.paths.nest import flatten
 
 MetricFunction = Callable[[Any, Tensor], Any]
@@ -52,9 +53,11 @@ class R2:
 
     def figures(self, errors_NT: Shaped[Tensor, "N T"], part: Part) -> Float64[Tensor, " N"]:
         """Every member's R2 on a part, float64 [N], from its squared errors in all of it."""
-        target = part.y.double().reshape(len(part), -1)
-        variation_T = (target - target.mean(0)).square().sum(0)
-        constant_T = (target == target[0]).all(0)
+        mean_T = _sum(piece_BT.sum(0) for piece_BT in _targets(part)) / len(part)
+        variation_T = _sum((piece - mean_T).square().sum(0) for piece in _targets(part))
+        first_T = part.y[:1].double().reshape(-1)
+        varies_T = _sum((piece != first_T).any(0).double() for piece in _targets(part))
+        constant_T = varies_T == 0
         share_NT = errors_NT / torch.where(constant_T, 1.0, variation_T)
         return torch.where(constant_T, (errors_NT == 0).double(), 1 - share_NT).mean(1)
 
@@ -75,7 +78,7 @@ class Custom:
 
     def figures(self, outputs: Sequence[Sequence[Any]], part: Part) -> Tensor:
         """Every member's figure on a part, float64 [N], from its outputs, chunk by chunk."""
-        return torch.stack([self._figure(_joined(chunks), part.y) for chunks in outputs])
+        return torch.stack([self._figure(_joined(chunks), part.y[:]) for chunks in outputs])
 
     def _figure(self, output: Any, target: Tensor) -> Tensor:
         value = self.function(output, target)
@@ -89,6 +92,18 @@ class Custom:
 
 
 Metric = Accuracy | R2 | Custom
+
+
+def _targets(part: Part) -> Iterator[Tensor]:
+    """The targets, some samples at a time, float64 [B, T]."""
+    return (piece.double().reshape(len(piece), -1) for piece in pieces(part.y))
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    first, *others = tensors
+    for other in others:
+        first = first + other
+    return first
 
 
 def _joined(chunks: Sequence[Any]) -> Any:

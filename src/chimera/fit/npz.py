@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy
 
 from chimera.fit.data import Data, data
-from chimera.fit.mapped import Mapped, map_stored
+from chimera.fit.extracted import extracted
+from chimera.fit.mapped import Mapped, in_file, map_stored
+from chimera.scale.joined import ranks_here
 
 
 def load_npz(path: str | Path, split: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Data:
@@ -23,8 +25,11 @@ def load_npz(path: str | Path, split: Sequence[float] = (0.6, 0.2, 0.2), seed: i
     return data(*arrays_of(path), split=split, seed=seed, name=path.name)
 
 
-def arrays_of(path: Path) -> tuple[Mapped | numpy.ndarray, numpy.ndarray]:
-    """The arrays ``x``, mapped where the file has it as it is, and ``y``."""
+def arrays_of(path: Path) -> tuple[Mapped | numpy.ndarray, Mapped | numpy.ndarray]:
+    """The arrays ``x`` and ``y``, mapped where the file has them as they are.
+
+    Of several processes of a machine, compressed ones are mapped, too.
+    """
     if not path.exists():
         raise ValueError(f"{path}: no such file")
     if not path.is_file() or not zipfile.is_zipfile(path):
@@ -34,22 +39,24 @@ def arrays_of(path: Path) -> tuple[Mapped | numpy.ndarray, numpy.ndarray]:
         if missing:
             held = ", ".join(archive.files) or "no array"
             raise ValueError(f"{path}: expected the arrays x and y, got {held}")
-        y = _read(path, archive, "y")
-        x = _mapped(path)
-        return (_read(path, archive, "x") if x is None else x), y
+        found = {name: _mapped(path, name) for name in ("y", "x")}
+        y, x = (_read(path, archive, name) if a is None else a for name, a in found.items())
+    return in_file("x", x), in_file("y", y)
 
 
-def _mapped(path: Path) -> Mapped | None:
-    """The array ``x``, mapped; None where it must be read as a whole."""
+def _mapped(path: Path, name: str) -> numpy.ndarray | None:
+    """The array ``name``, mapped; None where it must be read as a whole."""
     try:
-        array = map_stored(path, "x")
+        array = map_stored(path, name)
+        if array is None and ranks_here() > 1:
+            array = extracted(path, name)
     except (KeyError, ValueError):
         return None  # numpy says what is wrong with it
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: x cannot be read, the file is damaged: {error}") from error
-    if array is None or array.dtype.kind not in "biuf":
-        return None
-    return Mapped(array)
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if hasattr(error, "__notes__"):  # the disk refuses what is written out
+            raise
+        raise ValueError(f"{path}: {name} cannot be read, the file is damaged: {error}") from error
+    return array
 
 
 def _read(path: Path, archive: numpy.lib.npyio.NpzFile, name: str) -> numpy.ndarray:

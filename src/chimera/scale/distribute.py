@@ -15,12 +15,13 @@ from chimera.build.inputs import Inputs, as_specified
 from chimera.scale import memory as needs
 from chimera.scale.blocks import repeated_blocks
 from chimera.scale.branches import Branches, outermost
+from chimera.scale.joined import join, ranks_here
 from chimera.scale.mixing import known, suspects
 from chimera.scale.replicate import Replicas
 from chimera.scale.shard import Shards
 from chimera.scale.spread import Spread
 from chimera.scale.view import Distributed, view
-from chimera.scale.world import command, joined, own_device, ranks_here, tell_all
+from chimera.scale.world import command, own_device, tell_all
 from chimera.stack import Stack
 
 M = TypeVar("M", bound=nn.Module)
@@ -85,7 +86,10 @@ def distribute(
     given = None if spec is None else as_specified(spec)
     if mode == "branches":
         return _by_branches(net, devices, "branches: as asked")
-    if not joined():
+    if not join(gpus=True):
+        if dist.is_available() and dist.is_torchelastic_launched():  # as its only process
+            _check_ranks(devices, 1)
+            return net
         return _without_group(net, mode, devices)
     ranks = dist.get_world_size()
     _check_ranks(devices, ranks)

@@ -1,15 +1,19 @@
-"""Joining the processes that a launcher started into one process group.
+"""Joining the processes that a launcher started into one process group, and leaving it in peace.
 
 torchrun, and torch's elastic launcher behind ``chimera fit --devices``, say in environment
 variables who is who. Everything in the store stands under the count of restarts: what an earlier
 start left there is never taken for an answer.
 """
 
+import atexit
 import os
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
+
+from chimera.scale.settle import settle_at_exit
 
 Store = Any
 """A store of ``torch.distributed``, of which torch exports no type."""
@@ -29,8 +33,19 @@ def own_rank() -> int:
 
 
 def local_rank() -> int:
-    """Which of the processes of its machine this is."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    """Which of the processes of its machine this is; of all, where nothing says that."""
+    told = os.environ.get("LOCAL_RANK")
+    if told is not None:
+        return int(told)
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def ranks_here() -> int:
+    """How many of the processes are on this machine; 1 for one that is no rank."""
+    told = os.environ.get("LOCAL_WORLD_SIZE")
+    if told is not None:
+        return int(told)
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def restarts() -> int:
@@ -55,19 +70,31 @@ def seconds_to_wait() -> float:
     return seconds
 
 
-def join() -> bool:
+def join(gpus: bool = False) -> bool:
     """Join the process group that the launcher's variables describe; whether this is a rank.
 
-    One that is initialized already is taken as it is. The group is gloo's, and with CUDA devices
-    NCCL's too.
+    One that is initialized already is taken as it is; one that is made here is left when Python
+    ends.
+
+    Args:
+        gpus: whether the group speaks for CUDA devices, too (NCCL), where there are any; each rank
+            then gets the one of its number on the machine. gloo speaks for the CPU.
 
     Raises:
         PeerError: a rank did not come in time; it is named.
     """
-    if not is_rank():
+    if not dist.is_available():
         return False
-    if dist.is_initialized():
-        return True
+    if not dist.is_initialized():
+        if not is_rank():
+            return False
+        _join(gpus and torch.cuda.is_available())
+        atexit.register(_leave)
+    settle_at_exit()
+    return True
+
+
+def _join(gpus: bool) -> None:
     from chimera.scale.ranks import Ranks
 
     rank, size = own_rank(), int(os.environ["WORLD_SIZE"])
@@ -83,8 +110,15 @@ def join() -> bool:
     )
     own = prefixed(f"chimera/{restarts()}", store)
     Ranks("joining", own, rank, size).meet()
-    dist.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=seconds)
-    return True
+    if gpus:
+        torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=seconds)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def prefixed(name: str, store: Store) -> Store:

@@ -3,11 +3,16 @@
 import logging
 import os
 import signal
+import socket
 import sys
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+
+from chimera.scale.children import children, kill_children
 
 
 class RanksFailed(RuntimeError):
@@ -35,7 +40,9 @@ def device_count() -> int:
 def launch(ranks: int, arguments: Sequence[str]) -> int:
     """Run ``python <arguments>`` as so many ranks of this machine; the exit code.
 
-    Each rank gets its part of the cores as threads, unless ``OMP_NUM_THREADS`` says otherwise.
+    Each rank gets its part of the cores as threads, unless ``OMP_NUM_THREADS`` says otherwise. The
+    first SIGTERM or Ctrl-C is handed on to the ranks, which end by themselves; the second ends
+    them, and this process, at once.
 
     Args:
         ranks: how many.
@@ -60,14 +67,56 @@ def launch(ranks: int, arguments: Sequence[str]) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
+    there = children()
     try:
-        elastic_launch(config, sys.executable)(*arguments)
+        with _second_signal_ends(there):
+            elastic_launch(config, sys.executable)(*arguments)
     except ChildFailedError as failed:
         codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
         raise RanksFailed(_code(list(codes.values())), _killed(codes)) from failed
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
+    finally:
+        kill_children(there)  # of ranks that ended well, or were waited for, none is left
     return 0
+
+
+@contextmanager
+def _second_signal_ends(there: Collection[int]) -> Iterator[None]:
+    """Let the second SIGTERM or Ctrl-C inside end the ranks and this process, whoever waits.
+
+    The launcher has handlers of its own and waits for the ranks in them, half a minute for one that
+    is stopped; so the signals are counted beside it, by a thread that Python writes their numbers
+    to. A signal reaches the main thread alone, so elsewhere there is nothing to count.
+
+    Args:
+        there: the children that are no ranks.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    theirs, ours = socket.socketpair()
+    theirs.setblocking(False)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+
+    def count() -> None:
+        asked = 0
+        while numbers := ours.recv(64):
+            for number in numbers:
+                asked += number in (signal.SIGTERM, signal.SIGINT)
+                if asked == 2:
+                    kill_children(there)
+                    os._exit(128 + number)
+
+    thread = threading.Thread(target=count, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        theirs.close()
+        thread.join()
+        ours.close()
 
 
 def _code(codes: Sequence[int]) -> int:

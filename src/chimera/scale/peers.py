@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chimera.scale.kernel import START, STATE, stat_of
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -53,12 +55,9 @@ def _place() -> str:
 
 def _born(pid: int) -> str | None:
     """When a process of this place was started; None where it has ended."""
-    try:
-        # Behind the name, which may hold anything: the state, and 19 fields on the start time.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
-    except OSError:
-        pass
+    stat = stat_of(str(pid))
+    if stat is not None:
+        return None if stat[STATE] in "ZX" else stat[START]
     if os.path.isdir("/proc/self"):
         return None
     try:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from chimera.scale.joined import Store, default_store, prefixed, restarts, seconds_to_wait
 from chimera.scale.peers import Peer
+from chimera.scale.settle import settle_at_exit
 
 Look = Callable[[], None]
 
@@ -305,6 +306,7 @@ def current() -> Ranks | None:
     global _runs
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return None
+    settle_at_exit()
     _runs += 1
     name = f"chimera/{restarts()}/{_runs}"
     return Ranks(name, default_store(), dist.get_rank(), dist.get_world_size())

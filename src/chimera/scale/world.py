@@ -2,58 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
-import time
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-
-def joined() -> bool:
-    """Whether this process is one of a group; joins it where ``torchrun`` started the process."""
-    if not dist.is_available():
-        return False
-    if not dist.is_initialized():
-        if not dist.is_torchelastic_launched():
-            return False
-        if torch.cuda.is_available():
-            torch.cuda.set_device(local_rank() % torch.cuda.device_count())
-        dist.init_process_group()
-        atexit.register(_leave)
-    _settle_at_exit()
-    return True
-
-
-@cache
-def _settle_at_exit() -> None:
-    """Let gloo's threads end their last work before Python ends.
-
-    They drop the tensors of a collective under the interpreter's lock, after it has returned; one
-    that still waits for the lock when Python ends aborts the process (torch 2.13), and a network
-    that is spread keeps those threads alive after its group is destroyed.
-    """
-    atexit.register(time.sleep, 0.1)
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def local_rank() -> int:
-    """The rank of this process on its machine."""
-    return int(os.environ.get("LOCAL_RANK", dist.get_rank()))
-
-
-def ranks_here() -> int:
-    """The number of ranks on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
+from chimera.scale.joined import local_rank
 
 
 def own_device(net: nn.Module) -> torch.device:

@@ -91,7 +91,7 @@ def _held(path: Path) -> int:
                     f"{path.parent} is in use by process {holder.get('pid', 'unknown')} of host "
                     f"{holder.get('host', 'unknown')!r}: one run at a time writes to a directory"
                 ) from None
-            if _is_named(descriptor, path):
+            if is_named(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -99,7 +99,8 @@ def _held(path: Path) -> int:
         os.close(descriptor)  # its holder has just given it back: the next try makes a new file
 
 
-def _is_named(descriptor: int, path: Path) -> bool:
+def is_named(descriptor: int, path: Path) -> bool:
+    """Whether ``path`` still names the file that is open as ``descriptor``."""
     try:
         named = os.lstat(path)
     except FileNotFoundError:
