@@ -62,6 +62,10 @@ class Row:
         """One member."""
         return {"mlp": _mlp, "cnn": _cnn, "gru": _gru}[self.kind](self)
 
+    def written(self) -> nn.Module | None:
+        """One member in operations that ``torch.vmap`` knows, where ``make`` has others."""
+        return Written(*self.widths) if self.kind == "gru" else None
+
     @property
     def loss(self) -> Loss:
         return nn.functional.mse_loss if self.kind == "gru" else nn.functional.cross_entropy
@@ -102,6 +106,27 @@ class Last(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.gru(x)[0][:, -1]
+
+
+class Written(nn.Module):
+    """``Last`` written out: the same parameters by the same names, the cell turn by turn."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        self.gru = nn.Module()
+        for name, parameter in nn.GRU(features, hidden).named_parameters():
+            self.gru.register_parameter(name, parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = nn.functional.linear(x, self.gru.weight_ih_l0, self.gru.bias_ih_l0)
+        h = x.new_zeros(x.shape[0], self.gru.weight_hh_l0.shape[1])
+        for now in given.transpose(0, 1):
+            r_x, z_x, n_x = now.chunk(3, -1)
+            state = nn.functional.linear(h, self.gru.weight_hh_l0, self.gru.bias_hh_l0)
+            r_h, z_h, n_h = state.chunk(3, -1)
+            r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
+            h = (1 - z) * torch.tanh(n_x + r * n_h) + z * h
+        return h
 
 
 def _mlp(row: Row) -> nn.Module:
