@@ -7,7 +7,7 @@ from torch import nn
 
 import chimera as ch
 from chimera.engine.chunks import peak
-from chimera.engine.graph import recorded
+from chimera.engine.trace import recorded
 
 
 class Net(nn.Module):

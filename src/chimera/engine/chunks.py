@@ -155,7 +155,7 @@ def peak(graph: GraphModule) -> int:
 
 def _memory(node: Any) -> Any:
     value = node.meta.get("val")
-    return value.untyped_storage()._cdata if isinstance(value, Tensor) else None
+    return id(value.untyped_storage()) if isinstance(value, Tensor) else None
 
 
 def chunks_of(eager: Eager, given: Arguments, key: Key, memory: int | None) -> Chunks | None:

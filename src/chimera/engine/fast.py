@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from chimera.draws.mode import Key
 from chimera.engine.choice import Rule
 from chimera.engine.eager import Eager
-from chimera.engine.graph import Between, StepGraph, relative
+from chimera.engine.graph import Between, StepGraph
 from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
 from chimera.engine.program import Uncapturable
+from chimera.engine.tensors import relative
+from chimera.engine.trace import asked_a_value
 from chimera.optim.recording import Recording, Unrecordable
 from chimera.optim.recordings import recording_of
 from chimera.paths.notice import ChimeraWarning
@@ -31,8 +33,6 @@ APART = 1e-3
 # A recording's first step is taken on copies, for the eager one to be compared with. Of a stack
 # with more bytes than this only the losses are compared.
 COPIED_UP_TO = 64 << 20
-# What torch raises where a recording meets a condition on data; the second has no public name.
-_ASKED = ("GuardOnDataDependentSymNode", "DataDependentOutputException")
 # Where the engine is measured: so many steps of each candidate, in turn.
 ROUNDS = 5
 
@@ -270,7 +270,7 @@ def why(error: Exception) -> str:
     """In a line, why a recording or its compilation failed."""
     if isinstance(error, (Uncapturable, Unrecordable)):
         return str(error)
-    if type(error).__name__ in _ASKED:
+    if asked_a_value(error):
         return "it asks a tensor for a Python value"
     text = next((line for line in str(error).strip().split("\n") if line.strip()), "")
     return f"it could not be compiled ({type(error).__name__}: {text.strip()[:160]})"

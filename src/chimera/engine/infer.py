@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from chimera.engine.choice import Rule, as_engine, rule_of
 from chimera.engine.fast import APART, refuse, why
-from chimera.engine.graph import LARGEST, Run, recorded, relative
+from chimera.engine.graph import LARGEST, Run
 from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
 from chimera.engine.network import Network, modes_of, named
 from chimera.engine.program import Members, Program, Uncapturable
+from chimera.engine.tensors import relative
+from chimera.engine.trace import recorded
 from chimera.paths.nest import Shape, flatten
 from chimera.stack.each import Arguments, Each, arguments
 from chimera.stack.explain import Explanation, explain

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from chimera.engine.program import Uncapturable, silent
+from chimera.paths.hooks import has_hooks, is_hooked
 from chimera.stack.each import Arguments
 
 Call = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Network:
@@ -42,12 +42,12 @@ class Network:
     def __init__(self, module: nn.Module, call: Call, given: Arguments) -> None:
         self._module, self._call, self._given = module, call, given
         for path, part in module.named_modules():
-            if any(getattr(part, name, None) for name in _HOOKS):
+            if is_hooked(part):
                 raise Uncapturable(f"hooks ({path or 'the module itself'}) are Python")
         self._names = [name for name, _ in named(module)]
         tensors = self.tensors()
         for name, tensor in zip(self._names, tensors, strict=True):
-            if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+            if has_hooks(tensor):
                 raise Uncapturable(f"hooks ({name}) are Python")
         self.trained = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
         self.buffers = [i for i, t in enumerate(tensors) if not isinstance(t, nn.Parameter)]

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from chimera.build.inputs import Inputs
 from chimera.engine.choice import Rule
 from chimera.engine.fast import APART, refuse, why
-from chimera.engine.graph import StepGraph, relative
+from chimera.engine.graph import StepGraph
 from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
 from chimera.engine.network import Call, Network, modes_of, named
+from chimera.engine.tensors import relative
 from chimera.paths.nest import flatten
 from chimera.stack.each import Arguments, Each
 

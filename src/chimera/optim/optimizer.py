@@ -6,7 +6,6 @@ with N is arithmetic.
 """
 
 from collections.abc import Iterable
-from operator import index
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +17,7 @@ from chimera.optim.member import Layout, checked_member_state, state_of_member, 
 from chimera.optim.settings import Range, Setting
 from chimera.optim.standstill import Standstill
 from chimera.optim.state import checked_state
+from chimera.optim.wording import Wording, shown
 
 
 class Optimizer:
@@ -49,15 +49,16 @@ class Optimizer:
         self.options = options or {}
         entries = entries_of(self._kind, stack)
         self._members = len(stack)
+        self._words = Wording(self._kind, self.ranges, self.pairs, self._members)
         groups = list(groups) if not isinstance(groups, dict) else groups
         parts = partitioned(self._kind, entries, groups)
         own = [{}, *({k: v for k, v in group.items() if k != "params"} for group in groups)]
-        defaults = self._parsed(given)
+        defaults = self._words.parsed(given)
         self.groups: list[ParameterGroup] = []
         for part, mine in zip(parts, own, strict=True):
-            settings = {name: self._setting(name, value) for name, value in defaults.items()}
-            for name, value in self._parsed(mine).items():
-                settings[name] = self._setting(name, value)
+            settings = {name: self._words.setting(name, value) for name, value in defaults.items()}
+            for name, value in self._words.parsed(mine).items():
+                settings[name] = self._words.setting(name, value)
             self.groups.append(ParameterGroup(part, settings))
         self.version = self.moved = 0
         self.steps = 0
@@ -99,13 +100,13 @@ class Optimizer:
             ValueError: a member or group that is not there; a wrong length or value. Nothing is
                 changed then.
         """
-        where = None if members is None else self._positions(members)
+        where = None if members is None else self._words.positions(members)
         if group is not None and group not in range(len(self.groups)):
             raise ValueError(
                 f"{self._kind}: no parameter group {group!r}; there are {len(self.groups)}."
             )
         chosen = self.groups if group is None else [self.groups[group]]
-        values = self._parsed(new)
+        values = self._words.parsed(new)
         changes = [
             (one.settings[name], one.settings[name].changed(value, where))
             for one in chosen
@@ -129,7 +130,7 @@ class Optimizer:
         Raises:
             TypeError, ValueError: ``members`` is no list of positions of the stack.
         """
-        chosen = torch.tensor(self._positions(members), dtype=torch.int64)
+        chosen = torch.tensor(self._words.positions(members), dtype=torch.int64)
         for group in self.groups:
             for entry in group.entries:
                 rows = torch.isin(entry.rows.members, chosen).nonzero()[:, 0]
@@ -230,7 +231,8 @@ class Optimizer:
             self.tensors,
             state,
         )
-        new = [self._parsed_plain(given) for given in state["groups"]]
+        words = self._words
+        new = [{n: words.setting(n, given[n]) for n in self.ranges} for given in state["groups"]]
         for group, settings, tensors in zip(self.groups, new, loaded, strict=True):
             group.settings = settings
             for entry, mine in zip(group.entries, tensors, strict=True):
@@ -250,7 +252,7 @@ class Optimizer:
         Raises:
             ValueError: there is no such member.
         """
-        (position,) = self._positions([member])
+        (position,) = self._words.positions([member])
         return state_of_member(self._layout(), position)
 
     def load_member_state(self, member: int, state: dict[str, Any]) -> None:
@@ -263,7 +265,7 @@ class Optimizer:
             ValueError: there is no such member, or the state is of another optimizer or of other
                 parameters; the difference is named. Nothing is changed then.
         """
-        (position,) = self._positions([member])
+        (position,) = self._words.positions([member])
         settings, changes = checked_member_state(self._layout(), position, state)
         before = [(setting, setting.value) for g in self.groups for setting in g.settings.values()]
         try:
@@ -280,70 +282,10 @@ class Optimizer:
         kind = next(c.__name__ for c in type(self).__mro__ if hasattr(torch.optim, c.__name__))
         return Layout(kind, self.groups, self.pairs, self.options, self.tensors)
 
-    def _parsed_plain(self, given: dict[str, Any]) -> dict[str, Setting]:
-        return {name: self._setting(name, given[name]) for name in self.ranges}
-
-    def _parsed(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Settings by their single names: a pair such as ``betas`` becomes two."""
-        found: dict[str, Any] = {}
-        for name, value in given.items():
-            if name in self.pairs:
-                if not isinstance(value, list | tuple) or len(value) != 2:
-                    raise TypeError(
-                        f"{self._kind}: {name} is a pair, each a number or one per member; "
-                        f"got {value!r:.60}."
-                    )
-                found |= dict(zip(self.pairs[name], value, strict=True))
-            elif name in self.ranges and not any(name in pair for pair in self.pairs.values()):
-                found[name] = value
-            else:
-                single = {one for pair in self.pairs.values() for one in pair}
-                known = [one for one in self.ranges if one not in single]
-                raise TypeError(
-                    f"{self._kind} has no setting {name!r}; it has "
-                    f"{', '.join(sorted([*known, *self.pairs]))}."
-                )
-        return found
-
-    def _setting(self, name: str, value: Any) -> Setting:
-        said = name
-        for pair, singles in self.pairs.items():
-            if name in singles:
-                said = f"{pair}[{singles.index(name)}]"
-        return Setting(said, value, self._members, self.ranges[name])
-
-    def _positions(self, members: Iterable[int]) -> list[int]:
-        if isinstance(members, int) or not isinstance(members, Iterable):
-            raise TypeError(f"{self._kind}: members is a list of positions; got {members!r}.")
-        members = list(members)
-        try:
-            found = [index(member) for member in members]
-        except TypeError:
-            raise TypeError(
-                f"{self._kind}: members is a list of positions; got {members!r}."
-            ) from None
-        for member in found:
-            if not -self._members <= member < self._members:
-                raise ValueError(
-                    f"{self._kind}: no member {member}; the stack has {self._members} members, "
-                    f"0 to {self._members - 1}."
-                )
-        places = [member % self._members for member in found]
-        if len(set(places)) < len(places):
-            raise ValueError(f"{self._kind}: members names one member twice: {found}.")
-        return places
-
     def __repr__(self) -> str:
         groups = (
             f"  group {i}: {len(group.entries)} parameters, "
-            + ", ".join(f"{name}={_short(s)}" for name, s in group.settings.items())
+            + ", ".join(f"{name}={shown(s)}" for name, s in group.settings.items())
             for i, group in enumerate(self.groups)
         )
         return "\n".join((f"{self._kind} of {self._members} members, {self.steps} steps", *groups))
-
-
-def _short(setting: Setting) -> str:
-    if isinstance(setting.value, Tensor):
-        low, high = float(setting.value.min()), float(setting.value.max())
-        return f"{low:g} to {high:g}"
-    return f"{setting.value:g}"

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from chimera.paths.hooks import has_hooks
 from chimera.paths.memory import overlapping
 from chimera.paths.structure import Fact, Reading, difference, read
-from chimera.paths.tensor_hooks import has_hooks
 from chimera.stack.numbers import alike
 
 
