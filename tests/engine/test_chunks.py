@@ -98,3 +98,22 @@ def test_mistakes_are_told():
     alone = torch.optim.SGD(network.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="one network does not run in chunks"):
         ch.train_step(network, F.cross_entropy, alone, memory=10**9)
+
+
+def test_a_step_that_goes_on_runs_in_as_many_chunks_as_before():
+    members = nets()
+    _, _, first = trained(members, steps=1, memory=200_000)
+    ((name, choice),) = first.choices.items()
+    assert name == "5x400x6, 5x400"
+    assert choice.endswith(" chunks")
+    stack = ch.Stack(members, seed=3)
+    step = ch.train_step(stack, F.cross_entropy, ch.optim.AdamW(stack))
+    step.prefer(first.choices)
+    step(ch.each(X), ch.each(Y))
+    assert step.choices == first.choices
+    assert f"in {choice}, as the run chose before" in ch.explain(step).notes[-1]
+    other = ch.Stack(members, seed=3)
+    step = ch.train_step(other, F.cross_entropy, ch.optim.AdamW(other), memory=200_000)
+    step.prefer({name: "eager"})
+    step(ch.each(X), ch.each(Y))
+    assert step.choices == {name: "eager"}

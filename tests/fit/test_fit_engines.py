@@ -1,5 +1,6 @@
 """Engines inside ``fit``: the same results, deaths and bits after a stop."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,30 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, engine: str) -> 
         assert torch.equal(found.stack.state_dict()[name], tensor), name
     with pytest.raises(ValueError, match="engine was"):
         run(**told | {"engine": "eager"}, resume=True)
+
+
+def test_members_run_in_chunks_where_memory_is_short(tmp_path: Path) -> None:
+    def stop(record: Any) -> None:
+        raise Stop
+
+    told: dict[str, Any] = {"optimizer": ch.optim.SGD, "epochs": 2}
+    expected = run("eager", **told)
+    short: dict[str, Any] = told | {"memory": 14_000, "out": tmp_path / "run"}
+    with pytest.raises(Stop):
+        run("eager", **short, progress=stop, checkpoint_every=1)
+    with pytest.raises(ValueError, match="memory was 14000 and is 15000"):
+        run("eager", **short | {"memory": 15_000}, resume=True)
+    found = run("eager", **short, resume=True)
+    same(expected, found)
+    kept = (tmp_path / "run" / "checkpoints").rglob("*.json")
+    assert any(re.search(r'"3x16x4, 3x16": "[23] chunks"', path.read_text()) for path in kept)
+
+
+def test_memory_that_is_no_number_of_bytes_is_told() -> None:
+    with pytest.raises(TypeError, match="memory is a number of bytes; got 1000000"):
+        run("eager", memory=1e6)
+    with pytest.raises(ValueError, match="memory=100 bytes do not hold parameters"):
+        run("eager", memory=100)
 
 
 def test_an_unknown_engine_is_told() -> None:

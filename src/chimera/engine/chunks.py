@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from chimera.draws.mode import Key
 from chimera.engine.eager import Eager, checked_losses
 from chimera.engine.graph import StepGraph
+from chimera.engine.kinds import name_of
 from chimera.engine.program import Members
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.outputs import merge
@@ -29,6 +30,7 @@ SHARE = 0.8
 WATCHED_FROM = 256 << 20
 # Tensors of the optimizer's as large as a parameter: two means, and what a step works in.
 STATES = 3
+_CHUNKS = "chunks"
 
 
 class Chunks:
@@ -37,11 +39,17 @@ class Chunks:
     Args:
         eager: whose step it is.
         count: how many chunks.
+        name: of the kind of step, the shapes of its arguments.
         told: why, for ``explain``.
     """
 
-    def __init__(self, eager: Eager, count: int, told: str) -> None:
-        self._eager, self.count, self.told = eager, count, told
+    def __init__(self, eager: Eager, count: int, name: str, told: str) -> None:
+        self._eager, self.count, self.name, self.told = eager, count, name, told
+
+    @property
+    def choice(self) -> str:
+        """What a run records of it, and ``chunks_of`` is told when it goes on."""
+        return f"{self.count} {_CHUNKS}"
 
     def take(self, given: Arguments, key: Key) -> Tensor:
         """One step; the losses ``[members]``, detached.
@@ -158,7 +166,19 @@ def _memory(node: Any) -> Any:
     return id(value.untyped_storage()) if isinstance(value, Tensor) else None
 
 
-def chunks_of(eager: Eager, given: Arguments, key: Key, memory: int | None) -> Chunks | None:
+def check_memory(memory: object) -> None:
+    """Refuse what is no number of bytes.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int)):
+        raise TypeError(f"memory is a number of bytes; got {memory!r:.60}")
+
+
+def chunks_of(
+    eager: Eager, given: Arguments, key: Key, memory: int | None, before: str | None = None
+) -> Chunks | None:
     """The chunks in which a stack runs; None for all members at once.
 
     Args:
@@ -166,11 +186,16 @@ def chunks_of(eager: Eager, given: Arguments, key: Key, memory: int | None) -> C
         given: arguments of all members.
         key: of the draws.
         memory: the most bytes that a step may take in all; a share of the machine's unless given.
+        before: what the run chose before it was stopped, where it was.
 
     Raises:
         ValueError: not even parameters, gradients and the optimizer's state fit in ``memory``.
         Uncapturable: the step is more than tensor operations.
     """
+    if before is not None:
+        told = f"members run in {before}, as the run chose before"
+        many, _, what = before.partition(" ")
+        return Chunks(eager, int(many), name_of(given), told) if what == _CHUNKS else None
     own = eager.own()
     weights = sum(tensor.nbytes for tensor in own)
     data = sum(leaf.nbytes for leaf in given.leaves if isinstance(leaf, Tensor))
@@ -194,7 +219,7 @@ def chunks_of(eager: Eager, given: Arguments, key: Key, memory: int | None) -> C
         f"members run in {count} chunks: all at once take {_mib(fixed + each * members)} MiB by "
         f"prediction, of {_mib(limit)}"
     )
-    return Chunks(eager, count, told)
+    return Chunks(eager, count, name_of(given), told)
 
 
 def memory_of(device: torch.device) -> int:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from chimera.build.inputs import Inputs, as_inputs
 from chimera.draws.mode import Key, overridden
 from chimera.engine.choice import as_engine, rule_of
-from chimera.engine.chunks import Chunks, chunks_of
+from chimera.engine.chunks import Chunks, check_memory, chunks_of
 from chimera.engine.eager import Eager
 from chimera.engine.fast import Fast, why
+from chimera.engine.kinds import name_of
 from chimera.engine.program import Uncapturable
 from chimera.engine.single import Single, plain_arguments
 from chimera.optim.clip import Clip
@@ -61,6 +62,7 @@ class TrainStep:
         self._shapes: dict[tuple[int, int], Shape] = {}
         self._chunks: dict[Any, Chunks | None] = {}
         self._unchunked = ""
+        self._preferred: dict[str, str] = {}
         self.module, self.optimizer, self.engine = module, optimizer, engine
         self._steps = steps
         place = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
@@ -132,10 +134,11 @@ class TrainStep:
 
     def _chunks_of(self, given: Arguments, key: Key) -> Chunks | None:
         """In what chunks such a step runs, found once."""
-        kind = given.familiar
+        kind = given.familiar or name_of(given)
         if kind not in self._chunks:
             try:
-                found = chunks_of(self._eager, given, key, self._memory)
+                before = self._preferred.get(name_of(given))
+                found = chunks_of(self._eager, given, key, self._memory, before)
             except (Uncapturable, Unrecordable, RuntimeError) as error:
                 found = None
                 self._unchunked = f"members do not run in chunks: {why(error)}"
@@ -160,10 +163,12 @@ class TrainStep:
     def choices(self) -> dict[str, str]:
         """What takes the steps, by the shapes of their arguments; what is open is left out."""
         kinds = [] if self._fast is None else self._fast.kinds
-        return {kind.name: kind.choice for kind in kinds if kind.choice}
+        parts = {c.name: c.choice for c in self._chunks.values() if c is not None}
+        return {kind.name: kind.choice for kind in kinds if kind.choice} | parts
 
     def prefer(self, choices: Mapping[str, str]) -> None:
         """Choose what another step like this one chose, so that a run goes on as it began."""
+        self._preferred = dict(choices)
         if self._fast is not None:
             self._fast.prefer(choices)
 
@@ -238,8 +243,7 @@ def train_step(
     check_optimizer(stack, optimizer)
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ValueError(f"steps is how many steps the run has, 1 or more; got {steps!r}")
-    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int)):
-        raise TypeError(f"memory is a number of bytes; got {memory!r:.60}")
+    check_memory(memory)
     if memory is not None and not isinstance(stack, Stack):
         raise ValueError("memory: one network does not run in chunks; leave it out")
     return TrainStep(stack, loss, optimizer, before_update, clip, as_engine(engine), steps, memory)

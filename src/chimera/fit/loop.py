@@ -61,6 +61,7 @@ def fit(
     hyperparameters: Mapping[str, Sequence[Any]] | None = None,
     devices: int | Literal["auto"] | None = None,
     engine: str = "auto",
+    memory: int | None = None,
 ) -> Result:
     """Trains many modules at once.
 
@@ -101,6 +102,9 @@ def fit(
         hyperparameters: of the modules, by name, one value a member: more columns of the table.
         devices: how many there must be, a process each; ``"auto"`` for all of this machine.
         engine: what takes the training steps, as in ``ch.train_step``.
+        memory: the most bytes that a step may take in a process; four fifths of the device's
+            memory unless given. Where it would take more, members run in chunks, with equal
+            results.
 
     A member whose loss or gradient turns NaN or infinite stands still from then on; its figures
     are NaN, and its row of the table says when and where under ``died``.
@@ -124,7 +128,8 @@ def fit(
         nullcontext() if ranks is None else ranks.met(),
         opened(out, resume, force_unlock, ranks) as directory,
     ):
-        settings = checked(data, loss, metric, optimizer, epochs, batch_size, seed, clip, engine)
+        given = (data, loss, metric, optimizer, epochs, batch_size, seed, clip, engine, memory)
+        settings = checked(*given)
         whole = prepare(modules, data, settings.seed, device if ranks is None else None)
         placed = data.to(whole.device, float_dtype(whole))
         if loss is None or metric is None:
@@ -141,7 +146,7 @@ def fit(
         if ranks is None and directory is None:
             return finish(Training(whole, placed, settings, one_or_own), started, progress)
         told = config_of(settings, whole, all_optimizer, config or {})
-        told |= {"clip": plain(clip), "engine": settings.engine}
+        told |= {"clip": plain(clip), "engine": settings.engine, "memory": memory}
         told["writing"] = {"checkpoint_every": checkpoint_every, "keep": keep}
         if ranks is None:
             with Signals() as signals:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from chimera.draws.seeds import as_seed
 from chimera.engine.choice import as_engine
+from chimera.engine.chunks import check_memory
 from chimera.fit.data import Data
 from chimera.fit.losses import Loss, task_loss
 from chimera.fit.metrics import Custom, Metric, MetricFunction, task_metric
@@ -31,6 +32,7 @@ class Settings:
         seed: decides orders, learning rates, initial weights of lazy layers, and draws.
         clip: the largest norm of a member's gradients, a number or one a member; None for none.
         engine: what takes the training steps.
+        memory: the most bytes that a step may take; None for what the device has.
     """
 
     data: Data
@@ -42,6 +44,7 @@ class Settings:
     seed: int
     clip: Limits = None
     engine: str = "auto"
+    memory: int | None = None
 
     @property
     def chunk(self) -> int:
@@ -80,6 +83,7 @@ def checked(
     seed: int,
     clip: Limits = None,
     engine: str = "auto",
+    memory: int | None = None,
 ) -> Settings:
     """The settings, defaults filled in.
 
@@ -105,6 +109,7 @@ def checked(
         raise ValueError(
             f"batch_size must not exceed the {len(data.train)} training samples, got {batch_size}"
         )
+    check_memory(memory)
     if optimizer is not None:
         check_optimizer(optimizer)
     return Settings(
@@ -117,6 +122,7 @@ def checked(
         seed=as_seed(seed),
         clip=clip,
         engine=as_engine(engine),
+        memory=memory,
     )
 
 

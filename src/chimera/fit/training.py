@@ -67,6 +67,7 @@ class Training:
             before_update=lambda losses: self.quarantine.look(losses, self.epochs + 1),
             clip=settings.clip,
             engine=settings.engine,
+            memory=settings.memory,
         )
         self.keys = member_keys(settings.seed, stack.members, stack.device)
         self.epochs = self.batch = 0
