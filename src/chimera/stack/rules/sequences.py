@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from chimera.stack.rules.passes import PASSES, Back, Given, turn
+from chimera.stack.rules.passes import PASSES, Back, Given, Parts, turn
 from chimera.stack.rules.recorded import RecordedLayer
 from chimera.stack.rules.steps import State, Weights, again, sequence
 
@@ -51,11 +51,15 @@ class _Layer(torch.autograd.Function):
         n, t, b, _ = x.shape
         known = PASSES[mode]
         bias = b_ih if known.apart or b_ih is None else b_ih + b_hh
-        given = Given(mode, _order(t, reverse), w_hh, x.new_empty(n, t, b, w_hh.shape[2]))
-        saved, last = known.forward(given, _of_input(x, w_ih, bias), b_hh, tuple(state))
+        bias = None if bias is None else bias.unsqueeze(1)
+        y = x.new_empty(n, t, b, w_hh.shape[2])
+        given = Given(mode, _order(t, reverse), w_hh, y, tuple(state))
+        of_input = torch.bmm(x.flatten(1, 2), w_ih.transpose(1, 2)).view(n, t, b, -1)
+        parts = Parts(of_input, bias, b_hh if known.apart else None, any(ctx.needs_input_grad))
+        saved, last = known.forward(given, parts)
         ctx.mode, ctx.reverse = mode, reverse
-        ctx.save_for_backward(x, *rest, given.y, *saved)
-        return given.y, *last
+        ctx.save_for_backward(x, *rest, y, *saved)
+        return y, *last
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor, *d_last: Tensor) -> tuple[Tensor | None, ...]:
@@ -66,16 +70,15 @@ class _Layer(torch.autograd.Function):
             needed = ctx.needs_input_grad[2:]
             return None, None, *again(ctx.mode, ctx.reverse, inputs, needed, (d_y, *d_last))
         steps = x.shape[1]
-        known, first = PASSES[ctx.mode], state[0].unsqueeze(1)
-        before = torch.cat([y[:, 1:], first] if ctx.reverse else [first, y[:, :-1]], 1)
-        given = Given(ctx.mode, _order(steps, ctx.reverse), w_hh, y)
+        known = PASSES[ctx.mode]
+        given = Given(ctx.mode, _order(steps, ctx.reverse), w_hh, y, tuple(state))
         ends = tuple(each.clone(memory_format=torch.contiguous_format) for each in d_last)
-        back = Back(tuple(saved), before, tuple(state), d_y, ends)
-        d_input, d_hidden, d_state = known.backward(given, back)
+        d_input, d_hidden, d_state = known.backward(given, Back(tuple(saved), d_y, ends))
         need_x, *need = ctx.needs_input_grad[2:7]
-        of_input, of_hidden = (part.flatten(1, 2) for part in (d_input, d_hidden))
-        d_w_hh = of_hidden.transpose(1, 2) @ before.flatten(1, 2) if need[1] else None
-        d_b_hh = of_hidden.sum(1) if need[3] else None
+        of_input = d_input.flatten(1, 2)
+        d_b_ih = of_input.sum(1) if need[2] or (need[3] and not known.apart) else None
+        d_w_hh = _of_states(given, d_hidden) if need[1] else None
+        d_b_hh = d_b_ih if not known.apart else d_hidden.sum((1, 2)) if need[3] else None
         if known.apart:
             d_w_hh, d_b_hh = (d if d is None else turn(d, y.shape[-1]) for d in (d_w_hh, d_b_hh))
         return (
@@ -83,19 +86,19 @@ class _Layer(torch.autograd.Function):
             torch.bmm(of_input, w_ih).view(x.shape) if need_x else None,
             torch.bmm(of_input.transpose(1, 2), x.flatten(1, 2)) if need[0] else None,
             d_w_hh,
-            of_input.sum(1) if need[2] else None,
+            d_b_ih,
             d_b_hh,
             *d_state,
         )
 
 
-def _of_input(x: Tensor, w_NGI: Tensor, bias_NG: Tensor | None) -> Tensor:
-    """The input's part of the gates ``[T, N, B, G]``."""
-    n, t, b, _ = x.shape
-    gates = torch.bmm(x.flatten(1, 2), w_NGI.transpose(1, 2)).view(n, t, b, -1).transpose(0, 1)
-    if bias_NG is None:
-        return gates.contiguous()
-    return torch.add(gates, bias_NG.unsqueeze(1), out=x.new_empty(gates.shape))
+def _of_states(given: Given, d_NTBG: Tensor) -> Tensor:
+    """The gradient of the state's weights ``[N, G, H]``, from that of its part of the gates."""
+    earlier, later = given.follows
+    d_NGB = d_NTBG[:, given.order[0]].transpose(1, 2)
+    first = torch.bmm(d_NGB, given.state[0])
+    d_NGR = d_NTBG[:, later].flatten(1, 2).transpose(1, 2)
+    return first.baddbmm_(d_NGR, given.y[:, earlier].flatten(1, 2))
 
 
 def _order(steps: int, reverse: bool) -> range:
