@@ -196,7 +196,6 @@ class TestExchange:
         assert net.settings.seen == [1]
         assert net.settings.scale is settings.scale
 
-    @pytest.mark.xfail(strict=True, reason="containers are made anew, and so part from each other")
     def test_one_list_under_two_names(self):
         net = nn.Linear(2, 2)
         net.one = net.other = [torch.ones(1)]

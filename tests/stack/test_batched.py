@@ -539,10 +539,9 @@ def test_a_copy_of_a_layer_inside_forward(agree, members):
     agree(members(Copies, 4), X)
 
 
-# What a Stack cannot do yet.
+# Objects under several names.
 
 
-@pytest.mark.xfail(strict=True, reason="objects are made anew, and so part from each other")
 def test_one_object_that_two_modules_write_to(agree, members):
     class Tally:
         calls = 0
@@ -557,18 +556,90 @@ def test_one_object_that_two_modules_write_to(agree, members):
             return self.layer(x) * self.tally.calls
 
     agree(members(Shares, 4), X, gradients=False)
+    agree(members(Shares, 1), X, gradients=False)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="inside a call a parameter is no leaf of the graph"
-)
-def test_freezing_a_parameter_inside_forward(agree, members):
+def test_one_list_under_two_names_that_a_call_made(agree, members):
+    class Makes(Base):
+        def forward(self, x):
+            if not hasattr(self, "seen"):
+                self.seen = self.layer.seen = []
+            self.layer.seen.append(1)
+            return self.layer(x) * len(self.seen)
+
+    agree(members(Makes, 4), X, gradients=False)
+
+
+def test_one_object_that_holds_a_tensor_under_two_names(agree, members):
+    class Memory:
+        def __init__(self):
+            self.last, self.count = torch.zeros(3, 4, dtype=torch.float64), 0
+
+    class Keeps(Base):
+        def __init__(self):
+            super().__init__()
+            self.memory = Memory()
+            self.layer.memory = {"one": self.memory}
+
+        def forward(self, x):
+            y = self.layer(x) + self.memory.last
+            self.layer.memory["one"].last = y.detach()
+            self.memory.count += 1
+            return y * self.layer.memory["one"].count
+
+    agree(members(Keeps, 4), X, gradients=False)
+
+
+def test_one_list_under_two_names_whose_content_differs_by_member(agree, members):
+    class Parts(Base):
+        def __init__(self):
+            super().__init__()
+            self.seen = self.layer.seen = []
+
+        def forward(self, x):
+            y = self.layer(x)
+            self.layer.seen.append("high" if y.sum() > 0 else "low")
+            return y * len(self.seen) * (2 if self.seen[0] == "high" else 1)
+
+    agree(members(Parts, 12), X, gradients=False)
+
+
+def test_an_object_shared_in_some_members_alone_parts_the_groups(members):
+    class Tally:
+        calls = 0
+
+    class Shares(Base):
+        def __init__(self, both):
+            super().__init__()
+            self.tally = Tally()
+            self.layer.tally = self.tally if both else Tally()
+
+    stack = ch.Stack([*members(Shares, 2, True), *members(Shares, 2, False)])
+    assert len(stack.groups) == 2
+    assert "shared" in str(ch.explain(stack))
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("way", ["method", "attribute", "module", "thaw"])
+def test_freezing_a_parameter_inside_forward_is_refused(members, way, n):
     class Freezes(Base):
         def forward(self, x):
-            self.layer.bias.requires_grad_(False)
+            if way == "method":
+                self.layer.bias.requires_grad_(False)
+            elif way == "attribute":
+                self.layer.bias.requires_grad = False
+            else:
+                self.layer.requires_grad_(way == "thaw")
             return self.layer(x)
 
-    agree(members(Freezes, 4), X)
+    modules = members(Freezes, n)
+    for module in modules if way == "thaw" else ():
+        module.layer.bias.requires_grad_(False)
+    stack = ch.Stack(modules)
+    with pytest.raises(TypeError, match="forward changes requires_grad of a parameter") as caught:
+        stack(X)
+    assert "member 0" in "".join(caught.value.__notes__)
+    assert stack.calls == 0
 
 
 # Contexts and transforms.

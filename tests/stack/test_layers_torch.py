@@ -13,6 +13,8 @@ from torch.testing._internal.common_modules import module_db
 
 pytestmark = pytest.mark.long
 MEMBERS = 3
+# torch's samples draw their places in float64, and the layer takes those of its input's dtype.
+DOUBLE = ("FractionalMaxPool2d", "FractionalMaxPool3d")
 
 
 def cases_of_torch() -> list[str]:
@@ -27,9 +29,10 @@ def cases_of_torch() -> list[str]:
 def test_torchs_own_cases(name, training):
     (info,) = [one for one in module_db if one.module_cls.__name__ == name]
     torch.manual_seed(0)
+    dtype = torch.float64 if name in DOUBLE else torch.float32
     samples = list(
         info.module_inputs_func(
-            info, device="cpu", dtype=torch.float32, requires_grad=True, training=training
+            info, device="cpu", dtype=dtype, requires_grad=True, training=training
         )
     )
     ran = 0
@@ -43,7 +46,7 @@ def test_torchs_own_cases(name, training):
             for seed in range(MEMBERS):
                 torch.manual_seed(seed)
                 module = info.module_cls(*copy.deepcopy(made.args), **copy.deepcopy(made.kwargs))
-                modules.append(module.train(training))
+                modules.append(module.to(dtype).train(training))
             ch.verify(ch.Stack(modules), ch.inputs(*called.args, **called.kwargs), raises=True)
             ran += 1
     assert ran

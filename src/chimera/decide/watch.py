@@ -45,6 +45,7 @@ def convert(value: Any, conversion: str) -> Any:
 _UNANSWERABLE: dict[Any, str] = {
     **{getattr(Tensor, name).__get__: name for name in ("grad_fn", "is_leaf", "grad")},
     **{getattr(Tensor, name): name for name in ("register_hook", "retain_grad")},
+    Tensor.requires_grad.__set__: "requires_grad",  # type: ignore[attr-defined]
 }
 
 

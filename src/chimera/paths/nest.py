@@ -148,6 +148,34 @@ def _is_plain_object(value: Any) -> bool:
     )
 
 
+def is_plain(value: Any) -> bool:
+    """Whether ``value`` is a number, a text or None."""
+    return type(value) in _PLAIN
+
+
+def parts_of(value: Any) -> Sequence[Any] | None:
+    """What a container or a plain object holds, in order; None where ``value`` is neither."""
+    found = _parts(value, objects=True)
+    return None if found is None else found[1]
+
+
+def with_part(value: Any, place: int, part: Any) -> Any:
+    """``value`` with another part at a place: itself, changed; of a tuple a new one."""
+    found = _parts(value, objects=True)
+    assert found is not None
+    keys, parts, extra = found
+    if isinstance(extra, _Object):
+        object.__setattr__(value, keys[place], part)
+        if keys[place] in extra.items:
+            OrderedDict.__setitem__(value, keys[place], part)
+    elif not isinstance(value, tuple):
+        value[keys[place] if keys else place] = part
+    else:
+        new = [part if i == place else old for i, old in enumerate(parts)]
+        return type(value)(*new) if hasattr(value, "_fields") else type(value)(new)
+    return value
+
+
 def flatten(value: Any, *, objects: bool = False) -> tuple[list[Any], Shape]:
     """The leaves of ``value`` in order, and how they nest.
 

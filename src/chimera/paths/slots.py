@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from chimera.paths.before import Before, Registered, changed, flat, watched
 from chimera.paths.bind import bind
-from chimera.paths.structure import Place, Reading, read
+from chimera.paths.shared import Links, link, shared
+from chimera.paths.structure import Place, Reading, own_attributes, read
 
 
 class Gone(enum.Enum):
@@ -110,12 +111,22 @@ class Exchange:
 
     def put(self, tensors: Sequence[Any]) -> None:
         """Let ``tensors``, one a slot, stand in every place. ``take_back`` must follow."""
+        self._links = self._shared()
         self._fill(tensors)
+        self._link()
         self._placed = tensors
         self._before = [Before(module) for module in self._modules]
         self._registered = [Registered(module) for module in self._modules]
         for index, forward in self._forwards.items():
             self._modules[index].__dict__["forward"] = forward
+
+    def _shared(self) -> Links:
+        return shared([own_attributes(module) for module in self._modules])
+
+    def _link(self) -> None:
+        """Let containers that were made anew stand in all places where the old ones stood."""
+        if self._links:
+            link([module.__dict__ for module in self._modules], self._links)
 
     def _fill(self, tensors: Sequence[Any]) -> None:
         for home, name, index in self._homes:
@@ -159,7 +170,13 @@ class Exchange:
                 value = now.get(name, GONE)
                 if name not in before or changed(before[name], value):
                     attributes[index, name] = value
-        return Written(slots, buffers, attributes)
+        links = self._shared() if attributes else ()
+        return Written(
+            slots,
+            buffers,
+            attributes,
+            tuple(one for one in links if any(stand[:2] in attributes for stand in one)),
+        )
 
     def take_back(self) -> None:
         """Put the module's own tensors and attributes back as they were before ``put``."""
@@ -171,6 +188,7 @@ class Exchange:
             if not before.holds(module):
                 self._undo(module, before.attributes())
         self._fill_back()
+        self._link()
 
     @staticmethod
     def _undo(module: nn.Module, before: dict[str, Any]) -> None:
@@ -230,8 +248,10 @@ class Written:
         buffers: by (module index, name) what it registered where no buffer stood, or ``None``
             where one stood; and whether the buffer is persistent.
         attributes: new values, by (module index, name); ``GONE`` for what it deleted.
+        links: the containers among them that stand in several places.
     """
 
     slots: dict[int, Tensor]
     buffers: dict[tuple[int, str], tuple[Tensor | None, bool]]
     attributes: dict[tuple[int, str], Any]
+    links: Links = ()

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from chimera.paths.describe import Describer, Held, Opaque, same
 from chimera.paths.nest import flatten, leaf_names
 from chimera.paths.own_hooks import computed_by
+from chimera.paths.shared import shared
 from chimera.paths.walk import join
 
 _NOTHING = object()
@@ -192,6 +193,9 @@ class _Reader:
         for index, (path, module) in enumerate(self.modules):  # grows as hidden modules are found
             for name, value in own_attributes(module).items():
                 self._attribute(path, name, value, index)
+        for first, *others in shared([own_attributes(module) for _, module in self.modules]):
+            also = tuple((self.modules[index][0], *rest) for index, *rest in others)
+            self._fact(join(self.modules[first[0]][0], first[1]), "shared", (first[2], *also))
 
     def _registered(self, module: nn.Module, path: str, index: int, hidden: bool) -> None:
         for name, parameter in module._parameters.items():

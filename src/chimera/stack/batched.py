@@ -23,6 +23,7 @@ from chimera.decide.watch import Sentinel, Watch
 from chimera.draws.mode import Drawing, Key
 from chimera.draws.recompute import refused, restoring
 from chimera.paths.nest import LEAF, Shape, flatten
+from chimera.paths.shared import Links
 from chimera.paths.slots import Exchange
 from chimera.paths.version import unchanged, version
 from chimera.stack.absent import rows_at
@@ -48,6 +49,7 @@ class Ran:
         buffers: by (module index, name) what it registered as a buffer where none stood, or None
             where one stood; and whether the buffer is persistent.
         attributes: new values of attributes, by (module index, name).
+        links: the containers among them that stand in several places.
         parameters: by slot, the rows of parameters that the call changed in place in a copy.
         replaced: how many functions of torch ran as ``FUNCTIONS`` has them.
         cast: whether autocast was on.
@@ -58,6 +60,7 @@ class Ran:
     slots: dict[int, Tensor] = field(default_factory=dict)
     buffers: dict[tuple[int, str], tuple[Outputs, bool]] = field(default_factory=dict)
     attributes: dict[tuple[int, str], Outputs] = field(default_factory=dict)
+    links: Links = ()
     parameters: dict[int, Tensor] = field(default_factory=dict)
     replaced: int = 0
     cast: bool = False
@@ -216,6 +219,7 @@ def run_batched(
                 where: (sorter.take(value), lasting)
                 for where, (value, lasting) in written.buffers.items()
             }
+            kept["links"] = written.links
             kept["attributes"] = {
                 where: sorter.take(value, objects=True)
                 for where, value in written.attributes.items()
@@ -276,6 +280,7 @@ def run_batched(
         slots,
         buffers,
         attributes,
+        kept["links"],
         parameters,
         replaced=0 if watch is None else watch.replaced,
         cast=casts and autocast.used,

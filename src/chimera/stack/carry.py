@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from chimera.paths.nest import flatten
+from chimera.paths.shared import Links, shared
 from chimera.paths.structure import own_attributes
 from chimera.paths.walk import join
 from chimera.stack.choices import choices, choose
@@ -64,6 +65,7 @@ class Carried:
         self.stack = stack
         self._first = [_attributes(group) for group in stack._groups]
         self._slots = [_places(group) for group in stack._groups]
+        self._links = [_links(group) for group in stack._groups]
 
     def take(self, parameters: bool = True) -> list[GroupState]:
         """A copy on the CPU, one for each group; without ``parameters`` of the rest alone.
@@ -82,6 +84,7 @@ class Carried:
         """
         for index, (group, state) in enumerate(zip(self.stack._groups, states, strict=True)):
             self._put(group, self._slots[index], state)
+            group.link(self._links[index])
         choose(self.stack, [state.plans for state in states])
 
     def _take(self, index: int, plans: dict[str, dict[str, Any]], parameters: bool) -> GroupState:
@@ -106,6 +109,13 @@ class Carried:
             if where in made or where in group.own or (before and _same(before, (text, value))):
                 continue
             state.attributes.append((*where, _said(group, where, value)))
+        changed = {*group.own, *((module, name) for module, name, _ in state.attributes)}
+        for one in _links(group):
+            if one not in self._links[index] and not changed.isdisjoint(s[:2] for s in one):
+                raise Uncarriable(
+                    f"{_path(group, one[0][:2])}: a call let one object stand here and at "
+                    f"{_path(group, one[1][:2])}, which cannot be written down"
+                )
         gone = [where for where in first if where not in now]
         if gone:
             raise Uncarriable(f"{_path(group, gone[0])}: a call deleted this attribute")
@@ -143,6 +153,10 @@ class Carried:
                     )
                 else:
                     group.set_tensor(index, new.to(mine.device, copy=True))
+
+
+def _links(group: Group) -> Links:
+    return shared([own_attributes(module) for _, module in group.reading.modules])
 
 
 def _make(group: Group, where: Where, kind: str, persistent: bool, stacked: Tensor) -> None:

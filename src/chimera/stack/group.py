@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from chimera.paths.nest import flatten
+from chimera.paths.shared import Links, link
 from chimera.paths.slots import GONE, Exchange, skeleton, with_tensors
 from chimera.paths.structure import Reading, Slot, read
+from chimera.paths.walk import join
 from chimera.stack.absent import ALL, in_loops, reached_by
 from chimera.stack.numbers import Numbers, different, settings_of
 from chimera.stack.rules import forwards_of
@@ -246,12 +248,45 @@ class Group:
         module = with_tensors(self.template, tensors)
         modules = [module for _, module in read(module).modules] if self.own else []
         mine = [module for _, module in self.reading.modules]
+        memo = _as_in(mine, modules) if self.own else {}
         for (index, name), values in self.own.items():
             if values[place] is GONE:
                 del modules[index].__dict__[name]
             else:
-                modules[index].__dict__[name] = _transferred(values[place], mine, modules)
+                modules[index].__dict__[name] = _transferred(values[place], memo)
         return module
+
+    def own_of(self, place: int) -> list[dict[str, Any]]:
+        """By module, the attributes that the ``place``-th member alone has."""
+        found: list[dict[str, Any]] = [{} for _ in self.reading.modules]
+        for (index, name), values in self.own.items():
+            found[index][name] = values[place]
+        return found
+
+    def link(self, links: Links) -> None:
+        """Let containers that a call wrote stand in several places, as they did in the call.
+
+        Raises:
+            TypeError: one stands beside values that differ between members, and beside others.
+        """
+        for one in links:
+            wheres = {stand[:2] for stand in one}
+            if wheres.isdisjoint(self.own):
+                link([module.__dict__ for _, module in self.reading.modules], (one,))
+            elif wheres <= self.own.keys():
+                for place in range(len(self)):
+                    held = self.own_of(place)
+                    link(held, (one,))
+                    for index, name in wheres:
+                        self.own[index, name][place] = held[index][name]
+            else:
+                names = [join(self.reading.modules[i][0], name) for i, name, _ in one]
+                raise TypeError(
+                    f"{' and '.join(names)}: forward wrote one object under these names, of which "
+                    "some hold what differs between members; let the module keep it under one name"
+                )
+        if links:
+            self.read_again({})
 
     def _is_own(self, slot: Slot) -> bool:
         """Whether a member's tensor stands only in attributes that each member has of its own."""
@@ -286,15 +321,20 @@ class Group:
                 value = module.__dict__.get(name)
                 if (index, name) not in self.own and value != theirs[index].__dict__.get(name):
                     self.own[index, name] = [value] * len(self)
+        memo = _as_in(theirs, mine)
         for (index, name), values in self.own.items():
             value = theirs[index].__dict__.get(name, GONE)
-            values[place] = _transferred(value, theirs, mine)
+            values[place] = _transferred(value, memo)
         self.prepare()
 
 
-def _transferred(value: Any, source: list[nn.Module], target: list[nn.Module]) -> Any:
-    """An independent copy of an attribute's value; the modules of one tree become the other's."""
-    memo: dict[int, Any] = {id(old): new for old, new in zip(source, target, strict=True)}
+def _as_in(source: list[nn.Module], target: list[nn.Module]) -> dict[int, Any]:
+    """What lets the modules of one tree become the other's in ``_transferred``."""
+    return {id(old): new for old, new in zip(source, target, strict=True)}
+
+
+def _transferred(value: Any, memo: dict[int, Any]) -> Any:
+    """An independent copy of an attribute's value; ``memo`` knows what was copied already."""
     for leaf in flatten(value, objects=True)[0]:
         if isinstance(leaf, Tensor):
             memo[id(leaf)] = leaf.detach().clone()

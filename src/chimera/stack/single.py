@@ -5,7 +5,8 @@ Gradients reach the stacked parameters; buffers that a call changes in place cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from chimera.build.pointing import point_out
 from chimera.draws.mode import Drawing, Key
 from chimera.draws.recompute import restoring
 from chimera.paths.nest import flatten
+from chimera.paths.shared import link, shared
 from chimera.paths.slots import GONE
 from chimera.stack.absent import row_alone, rows_alone
 from chimera.stack.batched import Call, Ran
@@ -80,8 +82,12 @@ def _run(
                 def keep(function: Callable[..., Any]) -> Callable[..., Any]:
                     return standing.again(function, drawing.again(function))
 
-                with restoring(keep):
+                flags = [tensor.requires_grad for tensor in tensors]
+                with restoring(keep), _leaves_flags():
                     output = call(group.template, args, kwargs)
+            for index, (tensor, flag) in enumerate(zip(tensors, flags, strict=True)):
+                if tensor.requires_grad != flag and group.trained[index]:
+                    raise TypeError(f"{group.slots[index].path}: {_FLAG}")
             written = group.plain.written()
         except Exception as error:
             point_out(error, group.template, f"member {member}")
@@ -93,7 +99,24 @@ def _run(
     attributes = {
         where: alone(place, value, objects=True) for where, value in written.attributes.items()
     }
-    return Ran(alone(place, output), drawing.calls, slots, buffers, attributes)
+    return Ran(alone(place, output), drawing.calls, slots, buffers, attributes, written.links)
+
+
+_FLAG = (
+    "forward changes requires_grad of a parameter, which members do not have to themselves inside "
+    "a call; change it before they are stacked, or let forward take parameter.detach()"
+)
+
+
+@contextmanager
+def _leaves_flags() -> Iterator[None]:
+    """Says what is meant where torch refuses to change ``requires_grad`` of what is no leaf."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "you can only change requires_grad flags of leaf" not in str(error):
+            raise
+        raise TypeError(_FLAG) from error
 
 
 class _Standing:
@@ -152,6 +175,8 @@ class _Own:
 
     def __enter__(self) -> None:
         self._saved = {}
+        modules = [module for _, module in self._group.reading.modules]
+        links = shared(self._group.own_of(self._place))
         for (index, name), values in self._group.own.items():
             module = self._group.reading.modules[index][1]
             self._saved[index, name] = module.__dict__[name]
@@ -160,6 +185,7 @@ class _Own:
                 del module.__dict__[name]
             else:  # in containers of the call's own, so that a call that fails changes nothing
                 module.__dict__[name] = _contained_anew(value)
+        link([module.__dict__ for module in modules], links)
 
     def __exit__(self, *_: object) -> None:
         for (index, name), value in self._saved.items():

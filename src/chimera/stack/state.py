@@ -45,6 +45,13 @@ def keep(group: Group, runs: Sequence[Ran]) -> None:
             _keep_own(group.own[where], [ran.attributes.get(where) for ran in runs])
         else:
             _keep_attribute(group, where, [_of(group, ran, where) for ran in runs])
+    links = {ran.links for ran in runs}
+    if len(links) > 1:
+        raise TypeError(
+            "forward keeps one object under several names in some members and not in others; "
+            "let every member keep it under one name"
+        )
+    group.link(*links)
     if not group.own.keys().isdisjoint(wheres):
         group.prepare()
 
