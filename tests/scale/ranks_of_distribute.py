@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 import chimera as ch
@@ -120,7 +122,8 @@ def apart(one: Any, other: Any) -> float:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             return float("inf")
-        return float((one.detach().double() - other.detach().double()).abs().max())
+        exact = torch.complex128 if one.is_complex() else torch.float64
+        return float((one.detach().to(exact) - other.detach().to(exact)).abs().max())
     if isinstance(one, dict) and isinstance(other, dict) and list(one) == list(other):
         return max((apart(one[key], other[key]) for key in one), default=0.0)
     if isinstance(one, list | tuple) and type(one) is type(other) and len(one) == len(other):
@@ -222,6 +225,107 @@ def grads_apart(plain: nn.Module, wide: nn.Module) -> float:
         apart(p.grad, whole(q.grad))
         for p, q in zip(plain.parameters(), wide.parameters(), strict=True)
     )
+
+
+class Shifted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, shift: Tensor, more: dict[str, Tensor]) -> Tensor:
+        return self.linear(x.sin() + shift) * more["scale"]
+
+
+@case
+def input_gradients() -> Any:
+    """What comes before the network gets the gradients of the whole batch, on every rank."""
+    found = {}
+    for mode in ("replicate", "shard"):
+        for rows in (7, 2):
+            plain, wide = pair(Shifted, mode, whole=["shift"])
+            torch.manual_seed(4)
+            before = nn.Linear(6, 6).double(), nn.Parameter(torch.randn(2, 6).double()[0])
+            x, scale = torch.randn(rows, 6).double(), torch.randn(rows, 1).double()
+            got = []
+            for net in (plain, wide):
+                first, shift = copy.deepcopy(before)
+                mine = scale.clone().requires_grad_()
+                net(first(x), shift, {"scale": mine}).square().mean().backward()
+                got.append([*(p.grad for p in first.parameters()), shift.grad, mine.grad])
+            found[f"{mode} {rows} rows"] = apart(*got)
+            found[f"{mode} {rows} rows, own"] = grads_apart(plain, wide)
+        plain, wide = pair(Pictures, mode, inputs="each")
+        counts = (4, 2, 1)
+        x = next(batches())[0].requires_grad_()
+        part = slice(sum(counts[: dist.get_rank()]), sum(counts[: dist.get_rank() + 1]))
+        mine = x.detach()[part].clone().requires_grad_()
+        plain(x).square().mean().backward()
+        wide(mine).square().mean().backward()
+        assert x.grad is not None
+        found[f"{mode} each"] = apart(x.grad[part], mine.grad)
+    return found
+
+
+class Turned(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+        self.turn = nn.Parameter(torch.randn(3, 3, dtype=torch.complex128))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).to(torch.complex128) @ self.turn
+
+
+@case
+def odd_networks() -> Any:
+    """Complex numbers, two dtypes, sparse gradients, a network under torch.compile."""
+    found = {}
+    plain, wide = pair(Turned, "replicate")
+    x = next(batches())[0]
+    for net in (plain, wide):
+        net(x).abs().square().mean().backward()
+    found["complex"] = grads_apart(plain, wide)
+    found["two dtypes"] = "'turn' is complex128 and 'linear.weight' is float64" not in message(
+        lambda: pair(Turned, "shard")
+    )
+    for mode in ("replicate", "shard"):
+        plain, wide = pair(Pictures, mode)
+        found[f"{mode} compiled"] = apart(plain(x), torch.compile(wide, backend="eager")(x))
+    sparse = lambda: nn.Sequential(nn.Embedding(9, 2, sparse=True), nn.Flatten())  # noqa: E731
+    torch.manual_seed(0)
+    plain = sparse()
+    wide = ch.distribute(copy.deepcopy(plain), "replicate")
+    index = torch.arange(35).view(7, 5) % 9
+    for net in (plain, wide):
+        net(index).square().mean().backward()
+    one, other = plain[0].weight.grad, wide[0].weight.grad
+    assert one is not None
+    assert other is not None
+    found["sparse"] = apart(one.to_dense(), other.to_dense()) * 1e-6  # float32
+    found["sparse, sharded"] = "'0' has sparse gradients" not in message(
+        lambda: ch.distribute(sparse(), "shard")
+    )
+    return found
+
+
+@case
+def cuts() -> Any:
+    """A part of a replicated network is a plain network; of a sharded one, an error."""
+    make = lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))  # noqa: E731
+    torch.manual_seed(0)
+    plain = make()
+    wide = ch.distribute(copy.deepcopy(plain), "replicate")
+    part, x = wide[:2], torch.randn(4, 6)
+    return {
+        "class": type(part) is nn.Sequential and part[0] is wide[0],
+        "outputs": apart(plain[:2](x), part(x)),
+        "sharded": message(lambda: ch.distribute(make(), "shard")[:2]),
+        "saved": message(lambda: ch.save(nn.Sequential(sharded_by_hand()), Path(FOLDER, "hand"))),
+    }
+
+
+def sharded_by_hand() -> nn.Module:
+    return fully_shard(nn.Linear(6, 3), mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
 
 
 @case

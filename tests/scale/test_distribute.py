@@ -58,11 +58,21 @@ def test_outputs_gradients_and_ten_steps_are_the_networks(found: Any, net: str, 
         assert case["class"]
 
 
-@pytest.mark.parametrize("name", ["own_rows", "accumulated"])
+@pytest.mark.parametrize("name", ["own_rows", "accumulated", "input_gradients", "odd_networks"])
 def test_other_uses_give_the_networks_gradients(found: Any, name: str) -> None:
     for rank in found:
         assert isinstance(rank[name], dict), rank[name]
         assert all(value < 1e-12 for value in rank[name].values()), rank[name]
+
+
+def test_a_part_of_it_is_plain_or_one_clear_error(found: Any) -> None:
+    for rank in found:
+        cuts = rank["cuts"]
+        assert isinstance(cuts, dict), cuts
+        assert cuts["class"]
+        assert cuts["outputs"] == 0
+        assert "TypeError: a part of a sharded network does not run by itself" in cuts["sharded"]
+        assert re.search("TypeError: '0' is sharded over processes", cuts["saved"])
 
 
 def test_a_penalty_on_weights_counts_once(found: Any) -> None:

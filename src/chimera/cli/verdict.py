@@ -36,18 +36,21 @@ def verdict(error: BaseException) -> tuple[str, int]:
         return text + notes, 2
     if isinstance(error, OSError):
         return text + notes, 1
+    if raised_by_us and _is_of("chimera.store", error, "CheckpointError"):
+        return text + notes, 1
     told = f"{type(error).__name__}: {text}" if text else type(error).__name__
     theirs = [frame for frame in frames if _is_users(Path(frame.filename))]
     if theirs:
         frame = theirs[-1]
         return f"{frame.filename}, line {frame.lineno}, in {frame.name}: {told}{notes}", 1
-    if _is_of("chimera.store", error, "CheckpointError"):
-        return text + notes, 1
     return f"{told}{notes}; --debug shows the traceback", 1
 
 
 def _is_users(file: Path) -> bool:
-    return file.is_file() and not any(_within(file, place) for place in (_OURS, *_INSTALLED))
+    """Whether a file is the user's own: not ours, and not of a package, wherever that is."""
+    if not file.is_file() or {"site-packages", "dist-packages"}.intersection(file.parts):
+        return False
+    return not any(_within(file, place) for place in (_OURS, *_INSTALLED))
 
 
 def _within(file: Path, folder: Path) -> bool:

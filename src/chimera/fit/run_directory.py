@@ -42,10 +42,17 @@ from chimera.store.folders import Folders
 from chimera.store.lines import JsonLines, as_line
 from chimera.store.lock import NAME as LOCK
 from chimera.store.lock import Lock
-from chimera.store.plain import read_json
+from chimera.store.plain import check_plain, read_json
 
 Resume = bool | Literal["auto"]
 
+_FILES = (
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "members.csv",
+    "members.safetensors",
+)
 _PACKAGES = ("chimera-nn", "torch", "numpy", "safetensors")
 _MOST = 1 << 30
 
@@ -68,7 +75,7 @@ class RunDirectory:
         ValueError: ``out`` is a file, holds something else, cannot be written to, or holds a run
             where a new one was to start, or none where one was to go on.
         LockedError: another process holds it.
-        CheckpointError: its ``config.json`` is damaged.
+        CheckpointError: its ``config.json`` is damaged, or a file of the run is no plain one.
     """
 
     def __init__(
@@ -93,6 +100,8 @@ class RunDirectory:
             raise
         try:
             _check_holds(self.path, resume)
+            for name in _FILES:
+                check_plain(self.path / name)
             there = os.path.lexists(self.path / "config.json")
             self.config: Row | None = _config(self.path / "config.json") if there else None
             self.finished = os.path.lexists(self.path / "members.safetensors")

@@ -9,6 +9,7 @@ different between them is the numbers in the tensors, and which of them require 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from itertools import zip_longest
 from typing import Any
 
@@ -94,7 +95,10 @@ class Reading:
 
 
 def read(root: nn.Module) -> Reading:
-    """The structure of ``root``."""
+    """The structure of ``root``.
+
+    Raises TypeError where a module in it is sharded over processes.
+    """
     reader = _Reader()
     reader.module(root, "", hidden=False)
     reader.attributes()
@@ -175,6 +179,7 @@ class _Reader:
         if known is not None:
             self._fact(path, "module", ("same as", known))
             return known
+        _check_whole(module, path)
         index = self._module_index[id(module)] = len(self.modules)
         self.modules.append((path, module))
         self._fact(path, "class", _class_of(module))
@@ -269,6 +274,21 @@ class _Reader:
 
     def _fact(self, path: str, name: str, value: Any) -> None:
         self.facts.append(Fact(path, name, value))
+
+
+def _check_whole(module: nn.Module, path: str) -> None:
+    """Raise TypeError where a module holds parts of its parameters (torch's ``fully_shard``).
+
+    What it knows of the processes that hold the others goes on without end.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    of_ours = getattr(type(module), "__in_parts__", lambda _: False)
+    if of_ours(module) or (fsdp is not None and isinstance(module, fsdp.FSDPModule)):
+        raise TypeError(
+            f"{path or 'the network itself'!r} is sharded over processes (fully_shard), and each "
+            "holds a part of its parameters; use the network before it is sharded, or "
+            "ch.distribute(net, 'shard'), which ch.save and ch.load know"
+        )
 
 
 def _class_of(module: nn.Module) -> Any:

@@ -71,7 +71,9 @@ def _leaves_some_out(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
         ends = [t for t in outputs if isinstance(t, Tensor) and t.requires_grad]
         trained = [p for p in net.parameters() if p.requires_grad]
         grads = (
-            torch.autograd.grad([end.sum() for end in ends], trained, allow_unused=True)
+            torch.autograd.grad(
+                ends, trained, [torch.ones_like(e) for e in ends], allow_unused=True
+            )
             if ends
             else [None]
         )

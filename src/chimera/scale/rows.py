@@ -6,7 +6,8 @@ left out, so that every rank calls the same layers.
 
 Gradients: torch's engines average them over the ranks. What the loss of a whole batch gives to the
 rows of one rank is therefore multiplied by the number of ranks on its way in; the average is then
-the sum, and a term of the loss that is not about rows (a penalty on weights) is counted once.
+the sum, and a term of the loss that is not about rows (a penalty on weights) is counted once. What
+the inputs get is divided again, and put together from all ranks where each was given the same.
 """
 
 from __future__ import annotations
@@ -97,6 +98,36 @@ class Shares:
         return slice(start, start + self.counts[rank])
 
 
+def own_rows(batch: Batch, shares: Shares, part: slice) -> Batch:
+    """The ``part`` of a batch that is the same on every rank, of which each computes its own.
+
+    Inputs that need a gradient get that of the whole batch, on every rank.
+    """
+    marks = iter(batch.cut)
+
+    def change(leaf: Any) -> Any:
+        cut = next(marks)
+        if isinstance(leaf, Tensor) and leaf.requires_grad and torch.is_grad_enabled():
+            if cut:
+                return _Cut.apply(leaf, shares, part)  # type: ignore[no-untyped-call]
+            return _Everywhere.apply(leaf, True)  # type: ignore[no-untyped-call]
+        return leaf[part] if cut else leaf
+
+    rows = len(range(*part.indices(batch.rows)))
+    return Batch(batch.inputs.map(change), rows, batch.cut)
+
+
+def given_rows(batch: Batch) -> Batch:
+    """A batch that is of this rank alone; inputs get the gradients of its own loss's rows."""
+
+    def change(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.requires_grad and torch.is_grad_enabled():
+            return _Everywhere.apply(leaf, False)  # type: ignore[no-untyped-call]
+        return leaf
+
+    return Batch(batch.inputs.map(change), batch.rows, batch.cut)
+
+
 def joined_rows(output: Any, shares: Shares, ran: int) -> Any:
     """The outputs of all ranks as one, on every rank.
 
@@ -144,6 +175,37 @@ class _Joined(torch.autograd.Function):
         own = grad[ctx.shares.part(dist.get_rank())] * len(ctx.shares.counts)
         missing = ctx.ran - own.shape[0]  # the row of a rank that has none
         return (torch.cat([own, own.new_zeros(missing, *own.shape[1:])]) if missing else own), None
+
+
+class _Cut(torch.autograd.Function):
+    """A part of the rows; the gradient comes from all ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, shares: Shares, part: slice) -> Tensor:
+        ctx.shares = shares
+        return whole[part].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return gathered(grad, ctx.shares) / len(ctx.shares.counts), None, None
+
+
+class _Everywhere(torch.autograd.Function):
+    """The same tensor; its gradient is ``summed`` where each rank has a part of it."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, summed: bool) -> Tensor:
+        ctx.summed = summed
+        return value.view_as(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        if ctx.summed:
+            grad = grad.contiguous().clone()
+            dist.all_reduce(grad)
+        return grad / dist.get_world_size(), None
 
 
 class _Weighted(torch.autograd.Function):

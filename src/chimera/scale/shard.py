@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from chimera.paths.walk import join
 from chimera.scale.blocks import repeated_blocks
 from chimera.scale.spread import Spread
 from chimera.scale.world import copy_from_first, on_first
@@ -25,6 +26,7 @@ class Shards:
 
     def __init__(self, net: nn.Module, device: torch.device, spread: Spread, reason: str) -> None:
         _check(net)
+        _check_dtypes(net, repeated_blocks(net))
         copy_from_first([*net.parameters(), *net.buffers()], device)
         for parameter in net.parameters():
             parameter.data = parameter.data.contiguous()  # FSDP2 takes no other
@@ -69,11 +71,34 @@ def _check(net: nn.Module) -> None:
             f"distribute: {slot.path!r} is a tensor in a plain attribute, which a sharded network "
             "leaves behind; make it a buffer (ch.Constant, nn.Buffer, or ch.build, which adopts it)"
         )
+    for path, module in net.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
+            raise ValueError(
+                f"distribute: {path!r} has sparse gradients, which torch's fully_shard cannot cut; "
+                "make it with sparse=False, or use mode='replicate'"
+            )
     for name, parameter in net.named_parameters():
         if not parameter.dim():
             raise ValueError(
                 f"distribute: the parameter {name!r} is a scalar, which torch's fully_shard cannot "
                 "cut; give it the shape (1,), or use mode='replicate'"
+            )
+
+
+def _check_dtypes(net: nn.Module, blocks: Mapping[str, nn.Module]) -> None:
+    """Raise ValueError where parameters that FSDP2 gathers together differ in dtype."""
+    inside = {id(p) for block in blocks.values() for p in block.parameters()}
+    rest = [(name, p) for name, p in net.named_parameters() if id(p) not in inside]
+    parts = [[(join(path, n), p) for n, p in b.named_parameters()] for path, b in blocks.items()]
+    for part in (*parts, rest):
+        first: dict[torch.dtype, str] = {}
+        for name, parameter in part:
+            first.setdefault(parameter.dtype, name)
+        if len(first) > 1:
+            said = " and ".join(f"{name!r} is {str(d)[6:]}" for d, name in list(first.items())[:2])
+            raise ValueError(
+                f"distribute: {said}, and torch's fully_shard gathers parameters of one dtype "
+                "together; give them one, or use mode='replicate'"
             )
 
 

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from chimera.build.inputs import Inputs
 from chimera.scale.mixing import ROWS, known, probe, refuse, suspects
-from chimera.scale.rows import Batch, Shares, batch_of, joined_rows, weighted_rows
+from chimera.scale.rows import (
+    Batch,
+    Shares,
+    batch_of,
+    given_rows,
+    joined_rows,
+    own_rows,
+    weighted_rows,
+)
 from chimera.scale.world import from_rank, tell_all
 
 Call = Callable[[tuple[Any, ...], dict[str, Any]], Any]
@@ -44,24 +52,26 @@ class Spread:
         if self._inputs == "same":
             self._compare(given)
             shares, join = Shares.even(given.rows, ranks), joined_rows
-            own = given[shares.part(rank)]
+            part = shares.part(rank)
         else:
             shares, join = Shares(tuple(tell_all(given.rows))), weighted_rows
-            own = given
+            part = slice(0, given.rows)
         self._check(given, shares)
         if not shares.rows:
             raise ValueError("the batch has no rows on any rank; give one row or more")
-        if not own.rows and not self._synchronized:
-            own = self._lent(given, shares)
-        elif self._inputs == "each" and 0 in shares.counts and not self._synchronized:
-            self._lent(given, shares)  # the ranks without rows wait for one
-        part = self._here(own)
-        return join(call(part.args, part.kwargs), shares, own.rows)
+        lend = 0 in shares.counts and not self._synchronized
+        if self._inputs == "same":
+            if lend and not shares.counts[rank]:
+                part = slice(0, 1)
+            own = own_rows(given, shares, part)
+        else:
+            lent = self._lent(given, shares) if lend else given
+            own = given_rows(given if given.rows else lent)
+        there = self._here(own)
+        return join(call(there.args, there.kwargs), shares, own.rows)
 
     def _lent(self, given: Batch, shares: Shares) -> Batch:
-        """A row for a rank that has none."""
-        if self._inputs == "same":
-            return given[0:1]
+        """A row of another rank, for those that have none; all ranks must call this."""
         lender = next(rank for rank, count in enumerate(shares.counts) if count)
         row = from_rank(_on_cpu(given[0:1]) if dist.get_rank() == lender else None, lender)
         assert isinstance(row, Batch)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from chimera.stack.explain import Explanation
 
@@ -48,6 +50,21 @@ class Distributed:
 
     _way: Way
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A module of the network's own class, as ``net[0:2]`` and the like make of its children.
+
+        Raises TypeError where the children are parts of a sharded network.
+        """
+        made = cls.__mro__[2](*args, **kwargs)
+        if any(isinstance(parameter, DTensor) for parameter in made.parameters()):
+            raise TypeError(
+                "a part of a sharded network does not run by itself, for every rank holds a piece "
+                "of each parameter; cut the network before ch.distribute, or use mode='replicate'"
+            )
+        return made
+
+    # Dynamo cannot follow the collectives of a call; what is compiled inside stays compiled.
+    @torch.compiler.disable(reason="a call waits for other ranks")  # type: ignore[untyped-decorator]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._way.run(args, kwargs)
 

@@ -72,6 +72,18 @@ def parsed_json(path: Path, content: bytes) -> Any:
         raise CheckpointError(f"{path}: is no JSON: {error}") from error
 
 
+def check_plain(path: Path) -> None:
+    """Raise CheckpointError where ``path`` is there and is something other than a plain file."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(f"{path}: is {kind_of(mode)}, expected a plain file")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     try:
