@@ -1,6 +1,11 @@
 """What every test shares: Hypothesis profiles, and the skipping of tests that need a GPU."""
 
 import os
+import signal
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Several test processes share the cores: a thread more than one each only waits for the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

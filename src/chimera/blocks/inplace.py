@@ -92,14 +92,14 @@ def may_change(module: nn.Module, *, given_on: bool = False) -> bool:
 
 def copied(values: Any) -> Any:
     """A copy of nested tensors; gradients flow back. A tensor that comes twice stays one."""
-    seen: dict[int, Tensor] = {}
+    seen: dict[Tensor, Tensor] = {}
 
     def once(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        if id(leaf) not in seen:
-            seen[id(leaf)] = leaf.clone()
-        return seen[id(leaf)]
+        if leaf not in seen:
+            seen[leaf] = leaf.clone()
+        return seen[leaf]
 
     return map_leaves(once, values)
 

@@ -101,6 +101,10 @@ class _Binder:
         return any(self._reaches(part, seen) for part in _parts(value))
 
 
+# Of these torch 2.11 cannot trace id(); a circle goes through something else, too.
+_NEVER_A_CIRCLE = (type(None), tuple, dict)
+
+
 def reached(value: Any) -> list[nn.Module]:
     """The modules that a function uses by its closure, with all of theirs, in order."""
     found: dict[nn.Module, None] = {}
@@ -108,9 +112,10 @@ def reached(value: Any) -> list[nn.Module]:
     todo = [value]
     while todo:
         part = todo.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
+        if type(part) not in _NEVER_A_CIRCLE:
+            if id(part) in seen:
+                continue
+            seen.add(id(part))
         if isinstance(part, nn.Module):
             found.update(dict.fromkeys(part.modules()))
         else:

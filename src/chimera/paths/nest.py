@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 _DICTS: tuple[type, ...] = (dict, OrderedDict, Counter)
@@ -184,19 +185,21 @@ def flatten(value: Any, *, objects: bool = False) -> tuple[list[Any], Shape]:
         objects: whether plain objects of users' classes nest, too.
     """
     leaves: list[Any] = []
-    return leaves, _flatten(value, leaves, objects, ())
+    # Dynamo traces no value that contains itself, and in torch 2.11 no id() of a tuple.
+    above = None if torch.compiler.is_dynamo_compiling() else ()
+    return leaves, _flatten(value, leaves, objects, above)
 
 
-def _flatten(value: Any, leaves: list[Any], objects: bool, above: tuple[int, ...]) -> Shape:
+def _flatten(value: Any, leaves: list[Any], objects: bool, above: tuple[int, ...] | None) -> Shape:
     if type(value) in _PLAIN or isinstance(value, Tensor):
         leaves.append(value)
         return LEAF
-    found = None if id(value) in above else _parts(value, objects)
+    found = None if above is not None and id(value) in above else _parts(value, objects)
     if found is None:
         leaves.append(value)
         return LEAF
     keys, parts, extra = found
-    above = (*above, id(value))
+    above = None if above is None else (*above, id(value))
     inner = tuple(_flatten(part, leaves, objects, above) for part in parts)
     return Shape(type(value), keys, inner, extra)
 
