@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chimera.check.context import Context
-from chimera.check.operations import Value, through
+from chimera.check.operations import Op, Value, through
 from chimera.check.source import Method
 from chimera.paths.walk import join
 
@@ -80,7 +80,35 @@ def _of_value(value: Value) -> Last | None:
     if op.name in ("clamp", "clamp_", "clip"):
         least, most = op.argument("min", 1), op.argument("max", 2)
         name = "relu" if least == 0 and most is None else None
+    name = name or _by_hand(op)
     return Last(name, op.path, op.file, op.line) if name is not None else None
+
+
+def _by_hand(op: Op) -> str | None:
+    """The activation that a division, or what stands for one, ends: ``1 / (1 + exp(-x))``,
+    ``exp(x) / exp(x).sum(1)``."""
+    if op.name in ("div", "true_divide") and len(op.inputs) == 2:
+        above, below = op.inputs
+    elif (op.name == "__rdiv__" and op.args[1] == 1) or (
+        op.name == "reciprocal" or (op.name == "pow" and op.argument("exponent", 1) == -1)
+    ):
+        above, below = None, op.inputs[0]
+    else:
+        return None
+    if above is not None and not _is_of(above, "exp"):
+        return None
+    *_, below = through(below, _SHAPE)
+    made = below.maker
+    if made is None:
+        return None
+    if made.name in ("add", "__radd__") and len(made.inputs) == 1 and 1 in made.args[1:]:
+        inner = made.inputs[0]
+        return "sigmoid" if _is_of(inner, "exp") and above in (None, inner) else None
+    return "softmax" if made.name == "sum" and above is made.inputs[0] else None
+
+
+def _is_of(value: Value, name: str) -> bool:
+    return value.maker is not None and value.maker.name == name
 
 
 def _of_module(context: Context, path: str, module: nn.Module, depth: int) -> Iterator[Last]:

@@ -11,6 +11,7 @@ from chimera.build.spec import Spec
 from chimera.build.trial import Trial
 from chimera.check.finding import Finding
 from chimera.paths.nest import map_leaves
+from chimera.paths.ties import tied_tensors
 from chimera.paths.walk import first_paths, join
 from chimera.summary.node import Node, TensorRow
 from chimera.summary.watch import Watch
@@ -48,7 +49,7 @@ class _Tree:
         self._first = first_paths(trial.net)
         self._waiting = _waiting(net)
         self._sizes = {size: name for name, size in trial.sizes.items()}
-        self._places: dict[int, str] = {}
+        self._tied = {name: names[0] for names in tied_tensors(trial.net) for name in names[1:]}
         self._findings: dict[str, list[Finding]] = {}
         paths = set(self._first.values())
         for finding in findings:
@@ -116,7 +117,6 @@ class _Tree:
                 if tensor is None:
                     continue
                 full = join(path, name)
-                first = self._places.setdefault(id(tensor), full)
                 shape = () if is_uninitialized(tensor) else tuple(tensor.shape)
                 rows.append(
                     TensorRow(
@@ -126,7 +126,7 @@ class _Tree:
                         shape=shape,
                         dtype=tensor.dtype,
                         trains=tensor.requires_grad,
-                        tied_to=None if first == full else first,
+                        tied_to=self._tied.get(full),
                         waits=full in self._waiting,
                     )
                 )

@@ -120,6 +120,25 @@ class AlwaysDropped(Around):
         return F.dropout(self.inner(x), 0.1)
 
 
+class Noisy(Around):
+    def forward(self, x):
+        return self.inner(x) + 0.1 * torch.randn_like(x)
+
+
+class Untied(Around):
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.one, self.other = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.other.weight = self.one.weight
+        self.draw()
+
+    def draw(self):
+        self.other.weight = nn.Parameter(torch.randn(WIDTH, WIDTH) / WIDTH**0.5)
+
+    def forward(self, x):
+        return self.other(torch.tanh(self.one(self.inner(x))))
+
+
 class Exhausted(Around):
     def __init__(self, inner):
         super().__init__(inner)
@@ -415,6 +434,7 @@ MISTAKES = {
     "mode-changed": Mistake(OwnMode),
     "never-called": Mistake(NeverCalled, "extra"),
     "no-gradient": Mistake(Detached),
+    "noise-in-evaluation": Mistake(Noisy),
     "not-finite": Mistake(Logarithm),
     "not-restored": Mistake(Projected),
     "parameter-lost": Mistake(LostParameter),
@@ -427,6 +447,7 @@ MISTAKES = {
     "softmax-without-dim": Mistake(then(nn.Softmax), "1"),
     "stale-optimizer": Mistake(Stale),
     "state-across-calls": Mistake(Grows),
+    "tie-undone": Mistake(Untied),
     "unfilled-memory": Mistake(Unfilled),
     "unregistered-module": Mistake(InAList),
     "zero-gradient": Mistake(Rounded),

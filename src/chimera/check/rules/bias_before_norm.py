@@ -8,6 +8,7 @@ from chimera.check.context import Context
 from chimera.check.rule import Place, Rule
 
 _BIASED = (nn.Linear, nn.modules.conv._ConvNd)
+_FUNCTIONS = ("batch_norm", "instance_norm")
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -32,6 +33,20 @@ def find(context: Context) -> Iterable[Place]:
                 before.path,
                 f"the bias has no effect: the {type(visit.module).__name__} at `{visit.path}` "
                 "takes the mean away",
+            )
+    for op in experiment.training.ops:
+        before = made.get(op.inputs[0]) if op.name in _FUNCTIONS and op.inputs else None
+        if before is None or before.module.bias is None or before.path in seen:
+            continue
+        if op.argument("training", 5, op.kwargs.get("use_input_stats")) is False:
+            continue
+        if op.inputs[0].readers == [op]:
+            seen.add(before.path)
+            yield Place(
+                before.path,
+                f"the bias has no effect: {op.name} takes the mean away",
+                op.file,
+                op.line,
             )
 
 

@@ -56,7 +56,11 @@ _ITERATES = frozenset(("list", "tuple", "iter", "reversed", "enumerate"))
 
 
 def _iterated(value: ast.expr) -> ast.expr | None:
-    """``y`` of ``list(y)`` and of ``y[:-1]``."""
+    """``y`` of ``list(y)``, of ``y[:-1]``, of ``[m for m in y]`` and ``[m for _, m in y]``."""
+    if isinstance(value, ast.ListComp) and isinstance(value.elt, ast.Name):
+        taken = ast.walk(value.generators[0].target)
+        if value.elt.id in [name.id for name in taken if isinstance(name, ast.Name)]:
+            return value.generators[0].iter
     if isinstance(value, ast.Subscript):
         return value.value
     if isinstance(value, ast.Call) and value.args and ast.unparse(value.func) in _ITERATES:

@@ -50,7 +50,9 @@ def _mistaken(tape: Tape) -> Iterable[Place]:
             inverted = {"lower": yes, "upper": no}.get(_triangle(condition) or "")
             if isinstance(inverted, (int, float)) and inverted <= -1e3:
                 yield _place(op, _INVERTED, "Invert the mask: exchange the two values.")
-        elif op.name in ("add", "add_", "__radd__") and _into_softmax(op):
+        elif op.name in _ADDS and (late := _added_late(op)) is not None:
+            yield _place(op, late, "Add the mask to the scores before the softmax.")
+        elif op.name in _ADDS and _into_softmax(op):
             if any(_triangle(value, left=True) == "lower" for value in op.inputs):
                 yield _place(
                     op, _INVERTED, "Use torch.triu(..., diagonal=1) for what is to be left out."
@@ -80,6 +82,24 @@ def _mistaken(tape: Tape) -> Iterable[Place]:
                 "an entry is left out",
                 "Invert the mask, or use nn.Transformer.generate_square_subsequent_mask.",
             )
+
+
+_ADDS = ("add", "add_", "__add__", "__radd__", "__iadd__")
+
+
+def _added_late(op: Op) -> str | None:
+    """What is wrong with a mask of large negative numbers that is added to a softmax."""
+    for value in op.inputs:
+        *_, first = through(value, _BETWEEN)
+        others = [other for other in op.inputs if other is not value]
+        if first.maker is None or first.maker.name != "softmax":
+            continue
+        if any(other.left is not None for other in others):
+            return (
+                "a mask of large negative numbers is added behind a softmax: what is left out is "
+                "to be 0 there"
+            )
+    return None
 
 
 def _place(op: Op, said: str, mend: str) -> Place:

@@ -1,28 +1,29 @@
 """Modules and parameters that stand at several paths: they are tied."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import nn
 
 from chimera.check.context import Context
 from chimera.check.rule import Place, Rule
-from chimera.paths.walk import join
+from chimera.paths.ties import tied_modules, tied_tensors
 
 
 def find(context: Context) -> Iterable[Place]:
-    at: dict[nn.Module, list[str]] = {}
-    for path, module in context.paths:
-        at.setdefault(module, []).append(path)
-    shared = {module: paths for module, paths in at.items() if len(paths) > 1}
-    for module, paths in shared.items():
+    if context.root is None:
+        return
+    first = dict(context.modules)
+    shared = tied_modules(context.root)
+    for paths in shared:
+        module = first[paths[0]]
         has_state = any(True for _ in _tensors(module))
-        if has_state and not _inside_another(paths[0], shared.values()):
+        if has_state and not _inside_another(paths[0], shared):
             yield Place(
                 paths[0],
                 f"one {type(module).__name__} stands at {_listed(paths)}",
                 severity="info",
             )
-    for names in _tied_parameters(context):
+    for names in _tied_parameters(context.root, first):
         yield Place(
             names[0].rpartition(".")[0],
             f"one parameter has the names {_listed(names)}",
@@ -35,21 +36,21 @@ def _tensors(module: nn.Module) -> Iterator[object]:
     yield from module.buffers()
 
 
-def _inside_another(path: str, others: Iterable[list[str]]) -> bool:
+def _inside_another(path: str, others: Iterable[tuple[str, ...]]) -> bool:
     """Whether ``path`` is below a module that is shared itself, and reported."""
     return any(path.startswith(f"{other[0]}.") for other in others)
 
 
-def _tied_parameters(context: Context) -> Iterator[list[str]]:
+def _tied_parameters(root: nn.Module, first: dict[str, nn.Module]) -> Iterator[list[str]]:
     """The names of each parameter that distinct modules, or one under two names, hold."""
-    names: dict[int, list[str]] = {}
-    for path, module in context.modules:
-        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            names.setdefault(id(parameter), []).append(join(path, name))
-    return (found for found in names.values() if len(found) > 1)
+    for names in tied_tensors(root):
+        own = [name for name in names if name.rpartition(".")[0] in first]
+        owner, _, name = own[0].rpartition(".")
+        if len(own) > 1 and name in first[owner]._parameters:
+            yield own
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(f"`{name}`" for name in names[:6])
     return shown + (f" and {len(names) - 6} more paths" if len(names) > 6 else "")
 
