@@ -3,12 +3,14 @@
 import copy
 import pickle
 from collections.abc import Callable
+from functools import partial
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import chimera as ch
 from chimera.fuse import choice
@@ -428,3 +430,42 @@ def test_a_stack_of_fused_networks() -> None:
     stack = ch.Stack(fused)
     ch.verify(stack, torch.randn(3, 6), raises=True)
     assert not ch.explain(stack).alone
+
+
+@pytest.mark.parametrize("kind", [Own, Recurrent])
+def test_branches_under_vmap_are_recorded_as_one(kind: Callable[[], nn.Module]) -> None:
+    counts = []
+    for branches in (3, 6):
+        torch.manual_seed(0)
+        net = ch.Parallel(*(kind() for _ in range(branches)))
+        fused = ch.fuse(net)
+        x = torch.randn(3, 4, 6)
+        fused(x)
+        params = dict(net.named_parameters())
+
+        call = partial(torch.func.functional_call, fused)
+        graph = make_fx(lambda params, x: call(params, (x,)), tracing_mode="fake")(params, x)  # noqa: B023
+        counts.append(sum("mm" in str(node.target) for node in graph.graph.nodes))
+        torch.testing.assert_close(graph(params, x), net(x))
+    assert counts[0] == counts[1] > 0
+
+
+def test_buffers_under_vmap_are_those_that_stand_there() -> None:
+    class Counts(Own):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls.add_(1)
+            return super().forward(x)
+
+    net = ch.Parallel(*(Counts() for _ in range(3)))
+    fused = ch.fuse(net)
+    x = torch.randn(2, 6)
+    stand = {name: torch.full_like(b, 5.0) for name, b in net.named_buffers()}
+    made = torch.func.functional_call(fused, stand, (x,))
+    torch.testing.assert_close(made, net(x))
+    assert "ran as one" in str(ch.explain(fused))
+    assert [float(b) for b in stand.values()] == [6.0, 6.0, 6.0]
+    assert all(float(b) == 0 for b in fused.buffers())
