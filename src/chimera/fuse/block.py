@@ -63,7 +63,9 @@ class Fused(Parallel):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The outputs of the branches, combined."""
-        if self.devices is not None or (self.never and not _have_streams(inputs)):
+        if self.never and not (inputs and getattr(inputs[0], "is_cuda", False)):
+            return Parallel.forward(self, *inputs, **named)
+        if self.devices is not None:
             return super().forward(*inputs, **named)
         if torch.compiler.is_compiling():
             return self._forward_traced(inputs, named)
@@ -217,10 +219,6 @@ class Fused(Parallel):
         if known.apart:
             found.append(f"the last call ran what was not fused {known.apart}")
         return Explanation(notes=tuple(found))
-
-
-def _have_streams(inputs: tuple[Any, ...]) -> bool:
-    return any(isinstance(x, Tensor) and queues_of(x.device) is not None for x in inputs)
 
 
 def _queues(branches: list[nn.Module], left: list[int]) -> Queues | None:
