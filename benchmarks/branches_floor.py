@@ -4,11 +4,13 @@
 
 The products of one forward and backward, each measured alone in the form that is fastest here, add
 up to the floor; ``by hand`` is the same work without autograd, branches or parameters of their own.
-``plain`` and ``fused`` are the row of the table. Least and median of all rounds are given: on a
-machine with other work the least says more.
+``plain`` and ``fused`` are the row of the table, forward and backward; the rows with Adam are whole
+steps of ``ch.train_step`` with ``torch.optim.Adam(fused=True)``. Least and median of all rounds are
+given: on a machine with other work the least says more.
 """
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from collections.abc import Callable
 import torch
 from branches import mlp, step
 from timing import hardware
-from torch import Tensor
+from torch import Tensor, nn
 
 import chimera as ch
 
@@ -62,6 +64,16 @@ def by_hand() -> Callable[[], object]:
     return run
 
 
+def with_adam(net: nn.Module, x: Tensor, engine: str) -> Callable[[], object]:
+    """A whole step with torch's fused Adam; a compiled one is compiled when this returns."""
+    y = torch.zeros(ROWS, BRANCHES * OUTPUTS)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, fused=True)
+    taken = ch.train_step(net, nn.functional.mse_loss, optimizer, engine=engine)
+    for _ in range(4 if engine == "compiled" else 0):
+        taken(x, y)
+    return lambda: taken(x, y)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
@@ -77,6 +89,12 @@ def main() -> None:
     runs |= {"by hand": by_hand(), "plain": step(net, x), "fused": step(ch.fuse(net), x)}
     fused = ch.fuse(net, decide="measure")
     runs["fused, decide=measure"] = step(fused, x)
+    runs["fused, torch.compile"] = step(torch.compile(ch.fuse(net)), x)
+    runs["plain, torch.compile"] = step(torch.compile(copy.deepcopy(net)), x)
+    runs["plain, Adam"] = with_adam(copy.deepcopy(net), x, "eager")
+    runs["fused, Adam"] = with_adam(ch.fuse(net), x, "eager")
+    runs["plain, Adam, compiled"] = with_adam(copy.deepcopy(net), x, "compiled")
+    runs["fused, Adam, compiled"] = with_adam(ch.fuse(net), x, "compiled")
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(options.rounds + 3):
         for name, run in runs.items():

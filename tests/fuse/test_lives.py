@@ -265,3 +265,32 @@ def test_a_missing_key_is_called_by_its_name() -> None:
     del state["1.1.2.bias"]
     with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "1\.1\.2\.bias"'):
         fused.load_state_dict(state)
+
+
+@pytest.mark.long
+@settings(deadline=None, max_examples=25)
+@given(
+    makes=st.lists(st.tuples(MAKES, WIDTHS), min_size=1, max_size=2),
+    combine=st.sampled_from(["concat", "sum", "stack"]),
+)
+def test_compiled_and_exported(makes: list[tuple[Make, list[int]]], combine: str):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    branches = [make(width) for make, widths in makes for width in widths]
+    net = nn.Sequential(nn.Linear(6, 6), ch.Parallel(*branches, combine=combine)).double()
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    fused = ch.fuse(net)
+    x = torch.randn(5, 6).double()
+    compiled = torch.compile(fused, backend="aot_eager")
+    for one, call in ((net, net), (fused, compiled)):
+        one.zero_grad()
+        call(x).square().sum().backward()
+    for (name, a), b in zip(net.named_parameters(), fused.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=1e-8, msg=name)
+    torch.testing.assert_close(list(net.buffers()), list(fused.buffers()))
+    net.eval()
+    program = torch.export.export(ch.fuse(net), (x,))
+    torch.testing.assert_close(program.module()(x), net(x))
+    assert list(program.state_dict) == list(torch.export.export(net, (x,)).state_dict)

@@ -52,13 +52,14 @@ class Limit:
 
 # What ``benchmarks/branches.py`` measured on a CPU, see ``benchmarks/results``. With one thread a
 # large product runs at the same rate alone; with more, small ones lose time in handing out work.
-# Grouped convolutions lose from some size on. On another device nothing was measured: the numbers
-# are those of a CPU with threads.
+# Grouped convolutions lose from some size on; branches of several widths have a product a width,
+# so that it takes more of them (``benchmarks/branches_widths.py``). On another device nothing was
+# measured: the numbers are those of a CPU with threads.
 _ONE_THREAD = {
     "products": Limit(8, 4e6, layers=24),
     "convolutions": Limit(3, 1e7),
     "widths": Limit(16, 4e6, layers=48),
-    "channels": Limit(4, 1e7),
+    "channels": Limit(8, 1e7),
     "vmap": Limit(24, 1e6),
     "recurrent": Limit(3, 5e6),
 }
