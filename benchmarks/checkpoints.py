@@ -1,14 +1,16 @@
 """What writing a checkpoint every 2 s costs a run of 256 digit MLPs.
 
-    python benchmarks/checkpoints.py [--members 256] [--seconds 20] [--rounds 2]
+    python benchmarks/checkpoints.py [--members 256] [--seconds 40] [--rounds 1] [--kept FILE]
 
-Runs with and without a run directory take turns; a checkpoint is written every so many epochs as
-take 2 s. A figure is the median time of an epoch, evaluation and checkpoints in. Both ways must end
-with the same bits.
+Runs with and without a run directory come in pairs, either first in turn; a checkpoint is written
+every so many epochs as take 2 s. A figure is the mean time of an epoch, evaluation and checkpoints
+in. Both must end with the same bits. With ``--kept`` pairs are added to those of earlier calls, and
+the table is of all: a quiet minute at a time is enough.
 """
 
 import argparse
 import itertools
+import json
 import math
 import statistics
 import tempfile
@@ -38,45 +40,67 @@ def timed(nets: Any, epochs: int, **more: Any) -> tuple[list[float], list[float]
     return seconds, [row["test_loss"] for row in result.table]
 
 
+def pair(members: int, seconds: float, first: bool) -> dict[str, Any]:
+    """A run with checkpoints and one without, whichever ``first``: the seconds of their epochs."""
+    nets = ch.instances(MLP, members, 64, 10, hidden=32, seed=0)
+    epoch = statistics.median(timed(nets, 5)[0])
+    every = max(1, round(2 / epoch))
+    epochs = every * math.ceil(seconds / epoch / every) + 1
+    found: dict[str, Any] = {"every": every, "epoch": epoch}
+    losses: list[list[float]] = []
+    for written in (first, not first):
+        with tempfile.TemporaryDirectory() as folder:
+            more = {"out": Path(folder) / "run", "checkpoint_every": every} if written else {}
+            found["written" if written else "plain"], last = timed(nets, epochs, **more)
+            losses.append(last)
+    if losses[0] != losses[1]:
+        raise RuntimeError("the checkpoints changed what was computed")
+    return found
+
+
+def told(members: int, pairs: list[dict[str, Any]]) -> None:
+    """Print the table."""
+    every, epoch = (statistics.median(one[name] for one in pairs) for name in ("every", "epoch"))
+    counts = sorted({len(one["plain"]) for one in pairs})
+    print(
+        f"{members} digit MLPs 64->32->10, batch 32; a checkpoint every {every:g} epochs ", end=""
+    )
+    print(
+        f"({every * epoch:.1f} s); {len(pairs)} pairs of runs of {counts[0]}-{counts[-1]} epochs\n"
+    )
+    print(f"{'pair':>6}{'without':>12}{'with':>10}{'more':>9}{'above the median':>20}")
+    costs = []
+    for number, one in enumerate(pairs, 1):
+        plain, written = one["plain"], one["written"]
+        costs.append(statistics.mean(written) / statistics.mean(plain) - 1)
+        # The epochs in which a checkpoint is copied and written, and what follows, against the
+        # usual one of the same run.
+        inside = statistics.mean(written) / statistics.median(written) - 1
+        print(
+            f"{number:6}{1000 * statistics.mean(plain):9.1f} ms"
+            f"{1000 * statistics.mean(written):7.1f} ms"
+            f"{100 * costs[-1]:7.1f} %{100 * inside:18.1f} %"
+        )
+    print(
+        f"\nmore time with checkpoints, median of the pairs: {100 * statistics.median(costs):.1f} %"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--members", type=int, default=256)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--kept", type=Path, help="a file to which pairs are added")
     given = parser.parse_args()
-    nets = ch.instances(MLP, given.members, 64, 10, hidden=32, seed=0)
-    epoch = statistics.median(timed(nets, 5)[0])
-    every = max(1, round(2 / epoch))
-    epochs = every * math.ceil(given.seconds / epoch / every) + 1
-    plain: list[float] = []
-    written: list[float] = []
+    there = given.kept.read_text().splitlines() if given.kept and given.kept.exists() else []
+    pairs = [json.loads(line) for line in there]
     for _ in range(given.rounds):
-        seconds, without = timed(nets, epochs)
-        plain += seconds
-        with tempfile.TemporaryDirectory() as folder:
-            seconds, with_them = timed(
-                nets, epochs, out=Path(folder) / "run", checkpoint_every=every
-            )
-            written += seconds
-        if without != with_them:
-            raise RuntimeError("the checkpoints changed what was computed")
+        pairs.append(pair(given.members, given.seconds, len(pairs) % 2 == 0))
+    if given.kept:
+        given.kept.write_text("".join(json.dumps(one) + "\n" for one in pairs))
     print(hardware(torch.device("cpu")))
-    print(
-        f"{given.members} digit MLPs 64->32->10, batch 32; a checkpoint every {every} epochs ",
-        end="",
-    )
-    print(f"({every * epoch:.1f} s); {given.rounds} runs of {epochs} epochs each way, in turn\n")
-    print(f"{'':22}{'mean ms an epoch':>18}{'median':>10}")
-    for name, found in (("without", plain), ("with checkpoints", written)):
-        print(
-            f"{name:22}{1000 * statistics.mean(found):18.1f}{1000 * statistics.median(found):10.1f}"
-        )
-    cost = statistics.mean(written) / statistics.mean(plain) - 1
-    # The epochs in which a checkpoint is copied and written against the usual one of the same run.
-    middle = statistics.median(written)
-    inside = sum(written) / (middle * len(written)) - 1
-    print(f"\nmore time with checkpoints: {100 * cost:.1f} %; ", end="")
-    print(f"epochs above the median of their own run: {100 * inside:.1f} %")
+    told(given.members, pairs)
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def test_ranks_that_were_told_different_things_are_refused(ranks: Any) -> None:
 
 def test_other_versions_are_refused(ranks: Any) -> None:
     code = """
-place = sys.modules["chimera.fit.run_directory"]
+place = sys.modules["chimera.fit.described"]
 if RANK == 2:
     real = place._version
     place._version = lambda package: "0.0.1" if package == "numpy" else real(package)

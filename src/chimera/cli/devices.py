@@ -8,7 +8,8 @@ from chimera.cli import typed
 from chimera.cli.mistake import Mistake
 from chimera.scale.joined import is_rank, join
 from chimera.scale.launch import RanksFailed, device_count, launch
-from chimera.scale.ranks import PeerError, Ranks, current
+from chimera.scale.meeting import PeerError
+from chimera.scale.ranks import Ranks, current
 
 
 def over_devices(

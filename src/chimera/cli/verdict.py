@@ -26,7 +26,7 @@ def verdict(error: BaseException) -> tuple[str, int]:
         return one_line(error), 2
     if _is_of("chimera.store", error, "LockedError"):
         return one_line(error), 3
-    if _is_of("chimera.scale.ranks", error, "PeerError"):
+    if _is_of("chimera.scale.meeting", error, "PeerError"):
         return one_line(error), 1
     frames = traceback.extract_tb(error.__traceback__)
     raised_by_us = bool(frames) and _within(Path(frames[-1].filename), _OURS)

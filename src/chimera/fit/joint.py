@@ -13,7 +13,8 @@ from pathlib import Path
 from chimera.fit.checkpoint import write_members, write_state
 from chimera.fit.quarantine import Death
 from chimera.fit.standing import Standing
-from chimera.scale.ranks import PeerError, Ranks
+from chimera.scale.meeting import PeerError
+from chimera.scale.ranks import Ranks
 from chimera.store import Folders
 from chimera.store.atomic import flush
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from chimera.fit.checkpoints import Schedule
 from chimera.fit.columns import own_columns
 from chimera.fit.data import Data
+from chimera.fit.described import config_of
 from chimera.fit.finish import Finish, FinishTogether
 from chimera.fit.losses import Loss
 from chimera.fit.metrics import MetricFunction
@@ -21,7 +22,7 @@ from chimera.fit.outputs import check_output
 from chimera.fit.over_ranks import OverRanks, agree
 from chimera.fit.prepare import Members, float_dtype, prepare
 from chimera.fit.result import Result, Row
-from chimera.fit.run_directory import Resume, RunDirectory, config_of
+from chimera.fit.run_directory import Resume, RunDirectory
 from chimera.fit.settings import check_progress, checked
 from chimera.fit.signals import Signals
 from chimera.fit.space import LogUniform, per_member

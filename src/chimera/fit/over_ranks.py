@@ -10,9 +10,10 @@ from torch import Tensor
 
 from chimera.fit.checkpoints import Schedule
 from chimera.fit.data import Data
+from chimera.fit.described import environment_of
 from chimera.fit.finish import FinishTogether
 from chimera.fit.result import Result, Row
-from chimera.fit.run_directory import RunDirectory, environment_of
+from chimera.fit.run_directory import RunDirectory
 from chimera.fit.same_run import differences
 from chimera.fit.settings import Settings
 from chimera.fit.share import share_of, shares_of

@@ -16,25 +16,17 @@ import csv
 import io
 import json
 import os
-import platform
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import torch
-
-from chimera.fit.optimizers import name_of
 from chimera.fit.result import Result, Row
-from chimera.fit.same_run import code_of, network_of
-from chimera.fit.settings import Settings
-from chimera.optim.optimizer import Optimizer
 from chimera.paths.arguments import as_flag
 from chimera.paths.notice import ChimeraWarning
-from chimera.stack import Stack, save
+from chimera.stack import save
 from chimera.store.atomic import discard, is_leftover, write_atomic
 from chimera.store.claim import claim_empty
 from chimera.store.errors import CheckpointError
@@ -53,7 +45,6 @@ _FILES = (
     "members.csv",
     "members.safetensors",
 )
-_PACKAGES = ("chimera-nn", "torch", "numpy", "safetensors")
 _MOST = 1 << 30
 
 
@@ -235,62 +226,6 @@ def _config(path: Path) -> Row:
     return said
 
 
-def config_of(
-    settings: Settings, stack: Stack, optimizer: Optimizer, extra: Mapping[str, Any]
-) -> Row:
-    """What the run was told, as JSON can say it."""
-    data = settings.data
-    return {
-        **extra,
-        "data": {
-            "name": data.name,
-            "task": data.task,
-            "classes": data.classes,
-            "samples": [len(data.train), len(data.validation), len(data.test)],
-            "sample_shape": list(data.train.x.shape[1:]),
-            "split": list(data.split),
-            "seed": data.seed,
-            "sha256": data.sha256(),
-        },
-        "members": len(stack),
-        "network": network_of(stack),
-        "optimizer": {
-            "name": name_of(settings.optimizer),
-            "groups": optimizer.settings,
-            **optimizer.options,
-        },
-        "loss": _name(settings.loss),
-        "loss_sha256": code_of(settings.loss),
-        "metric": settings.metric.name,
-        "metric_sha256": code_of(getattr(settings.metric, "function", None)),
-        "epochs": settings.epochs,
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-    }
-
-
-def environment_of(device: torch.device, ranks: int = 1) -> Row:
-    """Versions, platform, device, threads, ranks: on what figures and times depend, too."""
-    return {
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES} | {"torch": torch.__version__},
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "device_name": device_name(device),
-        "ranks": ranks,
-    }
-
-
-def device_name(device: torch.device) -> str:
-    """What the device is, in words."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return platform.processor() or platform.machine()
-
-
 def as_csv(table: list[Row]) -> str:
     """The table as CSV, one line a member below the names of the columns."""
     text = io.StringIO()
@@ -298,14 +233,3 @@ def as_csv(table: list[Row]) -> str:
     writer.writeheader()
     writer.writerows(table)
     return text.getvalue()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _name(function: object) -> str:
-    return getattr(function, "__name__", type(function).__name__)

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from chimera.fit.signals import Asked, Signals
-from chimera.scale.ranks import PeerError, Ranks
+from chimera.scale.meeting import PeerError
+from chimera.scale.ranks import Ranks
 
 Position = tuple[int, int]
 """Steps taken and epochs complete: how far a rank is."""

@@ -4,15 +4,17 @@ import time
 from collections.abc import Callable
 
 from chimera.fit.checkpoints import Checkpoints, Schedule, newest
+from chimera.fit.described import environment_of
 from chimera.fit.finish import Finish
 from chimera.fit.result import Result, Row
-from chimera.fit.run_directory import RunDirectory, environment_of
+from chimera.fit.run_directory import RunDirectory
 from chimera.fit.same_run import check_same
 from chimera.fit.signals import Asked, stopped
 from chimera.fit.standing import Standing
 from chimera.fit.stopping import AgreedStopping, Stopping
 from chimera.fit.training import Training
-from chimera.scale.ranks import PeerError, Ranks
+from chimera.scale.meeting import PeerError
+from chimera.scale.ranks import Ranks
 from chimera.store.errors import CheckpointError
 
 Progress = Callable[[Row], None]

@@ -95,7 +95,7 @@ def join(gpus: bool = False) -> bool:
 
 
 def _join(gpus: bool) -> None:
-    from chimera.scale.ranks import Ranks
+    from chimera.scale.meeting import Meeting
 
     rank, size = own_rank(), int(os.environ["WORLD_SIZE"])
     seconds = timedelta(seconds=seconds_to_wait())
@@ -109,7 +109,7 @@ def _join(gpus: bool) -> None:
         wait_for_workers=False,
     )
     own = prefixed(f"chimera/{restarts()}", store)
-    Ranks("joining", own, rank, size).meet()
+    Meeting("joining", own, rank, size).meet()
     if gpus:
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"

@@ -1,16 +1,14 @@
-"""The ranks of a run: what they tell each other, and what becomes of all when one fails.
+"""The ranks of a run: what they compute together, and what becomes of all when one fails.
 
-Small things (who is there, where a rank stands, what failed) go through the store of the process
-group, where every wait looks after failed and dead ranks and ends in time; figures and tensors go
-through gloo. Nothing here waits for a rank that the kernel says is gone.
+Figures and tensors go through gloo, and every wait for them looks after failed and dead ranks, as
+`Meeting` does.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -19,29 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from chimera.scale.joined import Store, default_store, prefixed, restarts, seconds_to_wait
-from chimera.scale.peers import Peer
+from chimera.scale.joined import Store, default_store, restarts, seconds_to_wait
+from chimera.scale.meeting import Look, Meeting, PeerError, first_line
 from chimera.scale.settle import settle_at_exit
 
-Look = Callable[[], None]
 
-_LOOK = 0.1
-"""Seconds between two looks after other ranks; a look asks the store once."""
-
-
-class PeerError(RuntimeError):
-    """Another rank failed or is gone, so this one cannot go on.
-
-    Attributes:
-        told: whether that rank says itself what happened.
-    """
-
-    def __init__(self, message: str, told: bool) -> None:
-        super().__init__(message)
-        self.told = told
-
-
-class Ranks:
+class Ranks(Meeting):
     """The processes that make one run together.
 
     Args:
@@ -51,132 +32,16 @@ class Ranks:
         size: how many there are.
 
     Attributes:
-        rank, size: as given.
-        peers: all ranks, in order, once they have `met`.
+        rank, size, peers: as a `Meeting` has them.
+        team: the ranks that train.
     """
 
     def __init__(self, name: str, store: Store, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
-        self._store = prefixed(name, store)
-        self._exchanges = self._gathers = 0
-        self._looked = 0.0
+        super().__init__(name, store, rank, size)
+        self._gathers = 0
         self._group: Any = None
         self._everyone: Any = None
         self.team: list[int] = list(range(size))
-        self.peers: list[Peer] = []
-
-    # What the store holds
-
-    def tell(self, key: str, value: Any) -> None:
-        """Let all ranks know ``value``, which JSON can say, as ``key``."""
-        self._asking(lambda: self._store.set(key, json.dumps(value)))
-
-    def tell_first(self, key: str, value: Any) -> bool:
-        """As `tell`, unless a rank did so before; whether none had."""
-        mine = json.dumps([self.rank, value])
-        found = self._asking(lambda: self._store.compare_set(key, "", mine))
-        return bool(found.decode() == mine)
-
-    def first(self, key: str) -> tuple[int, Any] | None:
-        """Who told ``key`` first, and what; None where nobody did."""
-        said = self.heard(key)
-        return None if said is None else (said[0], said[1])
-
-    def heard(self, key: str) -> Any:
-        """What was told as ``key``; None where nothing was."""
-        if not self._asking(lambda: self._store.check([key])):
-            return None
-        return json.loads(self._asking(lambda: self._store.get(key)))
-
-    def _asking(self, ask: Callable[[], Any]) -> Any:
-        try:
-            return ask()
-        except RuntimeError as error:
-            raise PeerError(
-                f"rank {self.rank} cannot reach the store of the process group, "
-                f"so its host or the launcher is gone: {_first_line(error)}",
-                told=False,
-            ) from error
-
-    # Waiting
-
-    def look(self) -> None:
-        """Raise PeerError where a rank failed or is gone."""
-        failed = self.first("failed")
-        if failed is not None and failed[0] != self.rank:
-            raise PeerError(f"rank {failed[0]} failed: {failed[1]}", told=True)
-        gone = [peer for peer in self.peers if peer.rank != self.rank and peer.is_gone()]
-        # One that failed said so before it ended.
-        failed = self.first("failed") if gone else None
-        if failed is not None and failed[0] != self.rank:
-            raise PeerError(f"rank {failed[0]} failed: {failed[1]}", told=True)
-        gone = [peer for peer in gone if self.heard(f"left/{peer.rank}") is None]
-        if gone:
-            raise PeerError(f"{_listed(gone)} ended without a word, as a kill does", told=False)
-
-    def look_at_times(self) -> None:
-        """As `look`, at most ten times a second."""
-        now = time.monotonic()
-        if now - self._looked >= _LOOK:
-            self._looked = now
-            self.look()
-
-    def wait_until(
-        self,
-        done: Callable[[], bool],
-        missing: Callable[[], Sequence[int]],
-        what: str,
-        seconds: float | None = None,
-        look: Look | None = None,
-    ) -> None:
-        """Wait for other ranks, looking after them meanwhile.
-
-        Args:
-            done: whether the wait is over.
-            missing: the ranks that are waited for, for the message.
-            what: is waited for, for the message.
-            seconds: how long at most; the time of `seconds_to_wait` unless given.
-            look: called at each turn, may raise; `look_at_times` unless given.
-
-        Raises:
-            PeerError: a rank failed or is gone, or the time is over; the missing are named.
-        """
-        most = seconds_to_wait() if seconds is None else seconds
-        deadline, pause = time.monotonic() + most, 0.0005
-        while not done():
-            (self.look_at_times if look is None else look)()
-            if time.monotonic() > deadline:
-                late = ", ".join(f"rank {rank}" for rank in missing())
-                raise PeerError(
-                    f"{late} of {self.size} ranks did not come in {most:g} s: {what}", told=False
-                )
-            time.sleep(pause)
-            pause = min(2 * pause, 0.01)
-
-    def exchange(self, value: Any, what: str, look: Look | None = None) -> list[Any]:
-        """What each rank gives, in the order of the ranks; all of them must call this.
-
-        Args:
-            value: what JSON can say.
-            what: it is, for the message that names missing ranks.
-            look: as in `wait_until`.
-        """
-        self._exchanges += 1
-        keys = [f"exchange/{self._exchanges}/{rank}" for rank in range(self.size)]
-        self.tell(keys[self.rank], value)
-
-        def missing() -> list[int]:
-            return [rank for rank, key in enumerate(keys) if self.heard(key) is None]
-
-        self.wait_until(
-            lambda: bool(self._asking(lambda: self._store.check(keys))), missing, what, look=look
-        )
-        return [self.heard(key) for key in keys]
-
-    def meet(self) -> None:
-        """Wait for all ranks at the start, and get to know their processes."""
-        said = self.exchange(vars(Peer.own(self.rank)), "the start of the run")
-        self.peers = [Peer.told(one) for one in said]
 
     # Figures and tensors
 
@@ -211,7 +76,7 @@ class Ranks:
             work.wait()
         except RuntimeError as error:
             # The connection broke: whoever did it is about to be seen as failed or gone.
-            self.wait_until(lambda: False, missing, f"{what}: {_first_line(error)}", seconds=5)
+            self.wait_until(lambda: False, missing, f"{what}: {first_line(error)}", seconds=5)
         return found
 
     def gather_from_all(self, mine: Any, what: str) -> list[Any]:
@@ -262,7 +127,7 @@ class Ranks:
             self.leave()
 
     def _fail(self, error: BaseException) -> None:
-        text = f"{type(error).__name__}: {_first_line(error)}"
+        text = f"{type(error).__name__}: {first_line(error)}"
         try:
             first = self.tell_first("failed", text)
         except PeerError:
@@ -310,11 +175,3 @@ def current() -> Ranks | None:
     _runs += 1
     name = f"chimera/{restarts()}/{_runs}"
     return Ranks(name, default_store(), dist.get_rank(), dist.get_world_size())
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def _listed(peers: Sequence[Peer]) -> str:
-    return ", ".join(map(str, peers))

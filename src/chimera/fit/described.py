@@ -1,0 +1,85 @@
+"""What is written of a run before it starts: what it was told, and where it runs."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from chimera.fit.optimizers import name_of
+from chimera.fit.result import Row
+from chimera.fit.same_run import code_of, network_of
+from chimera.fit.settings import Settings
+from chimera.optim.optimizer import Optimizer
+from chimera.stack import Stack
+
+_PACKAGES = ("chimera-nn", "torch", "numpy", "safetensors")
+
+
+def config_of(
+    settings: Settings, stack: Stack, optimizer: Optimizer, extra: Mapping[str, Any]
+) -> Row:
+    """What the run was told, as JSON can say it."""
+    data = settings.data
+    return {
+        **extra,
+        "data": {
+            "name": data.name,
+            "task": data.task,
+            "classes": data.classes,
+            "samples": [len(data.train), len(data.validation), len(data.test)],
+            "sample_shape": list(data.train.x.shape[1:]),
+            "split": list(data.split),
+            "seed": data.seed,
+            "sha256": data.sha256(),
+        },
+        "members": len(stack),
+        "network": network_of(stack),
+        "optimizer": {
+            "name": name_of(settings.optimizer),
+            "groups": optimizer.settings,
+            **optimizer.options,
+        },
+        "loss": _name(settings.loss),
+        "loss_sha256": code_of(settings.loss),
+        "metric": settings.metric.name,
+        "metric_sha256": code_of(getattr(settings.metric, "function", None)),
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+    }
+
+
+def environment_of(device: torch.device, ranks: int = 1) -> Row:
+    """Versions, platform, device, threads, ranks: on what figures and times depend, too."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES} | {"torch": torch.__version__},
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "device_name": device_name(device),
+        "ranks": ranks,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is, in words."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__name__", type(function).__name__)
