@@ -2,9 +2,10 @@
 
     python benchmarks/engines.py [--rounds 9] [--seed 7 --count 6] [--only MLP] [--device cuda]
 
-For each row the recorded operations of a step, the time that recording and compiling take, a step
-by each engine, and after how many steps compiling has paid: as measured, and as the rule says,
-which counts operations and looks at no clock. Rows are those of peers.py, or drawn by a seed.
+For each row a step by each engine, what the rule counts of the recorded operations (those that pass
+through memory, and what they read and write), the time that recording and compiling take, and after
+how many steps compiling has paid: as measured, and as the rule says, which looks at no clock. Rows
+are those of peers.py, or drawn by a seed.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from work import CPU, Row, drawn
 
 import chimera as ch
 from chimera.engine.choice import pays_after
+from chimera.engine.cost import Cost
 
 
 def step_of(row: Row, engine: str, device: torch.device) -> tuple[ch.Stack, object, object]:
@@ -30,11 +32,11 @@ def step_of(row: Row, engine: str, device: torch.device) -> tuple[ch.Stack, obje
     return lambda: step(inputs, targets), step
 
 
-def operations_of(step: object) -> int:
-    """How many operations were recorded."""
+def cost_of(step: object) -> Cost:
+    """What the rule sees of what was recorded."""
     (kind,) = step._fast.kinds
     assert kind.choice == "compiled", kind.reason
-    return kind.recorded.operations
+    return kind.recorded.cost
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def main() -> None:
     rows = CPU if options.seed is None else drawn(options.seed, options.count, device)
     print(hardware(device))
     print(f"medians of {options.rounds} rounds, milliseconds a step of all members\n")
-    head = ("eager", "compiled", "operations", "compiling", "pays after", "by the rule")
+    head = ("eager", "compiled", "passes", "MB", "compiling", "pays after", "by the rule")
     print(f"{'':<46}" + "".join(f"{name:>12}" for name in head))
     for row in rows:
         if options.only not in row.name:
@@ -61,16 +63,17 @@ def main() -> None:
         compiled()
         seconds = time.perf_counter() - start
         found = medians({"eager": eager, "compiled": compiled}, rounds=options.rounds, seconds=0.1)
-        operations = operations_of(step)
+        cost = cost_of(step)
         saved = found["eager"] - found["compiled"]
         paid = f"{seconds / saved:.0f}" if saved > 0 else "never"
         cells = (
             f"{1000 * found['eager']:.2f}",
             f"{1000 * found['compiled']:.2f}",
-            str(operations),
+            str(cost.passes),
+            f"{cost.nbytes / 1e6:.0f}",
             f"{seconds:.1f} s",
             paid,
-            str(pays_after(operations)),
+            str(pays_after(cost)),
         )
         print(f"{row.name:<46}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
 

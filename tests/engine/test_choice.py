@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import chimera as ch
-from chimera.engine.choice import ENGINES, FEWEST, AutoOnGpu, pays_after, rule_of
+from chimera.engine.choice import ENGINES, FEWEST, NEVER, AutoOnGpu, pays_after, rule_of
+from chimera.engine.cost import Cost, cost_of
 from chimera.engine.kinds import Kind
+from chimera.engine.trace import recorded
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -33,10 +35,23 @@ def test_every_engine_has_a_rule_on_every_device(engine, device, makes):
     assert engine in ENGINES
 
 
-def test_more_operations_pay_sooner_and_none_before_the_fewest():
-    needed = [pays_after(count) for count in (10, 100, 1000, 4000)]
+def test_what_saves_more_pays_sooner_and_none_before_the_fewest():
+    needed = [pays_after(Cost(100, 100, size)) for size in (0, 10**8, 10**9, 10**12)]
     assert needed == sorted(needed, reverse=True)
-    assert needed[-1] >= FEWEST
+    assert needed[-1] == FEWEST
+    assert pays_after(Cost(100, 10, 0)) > pays_after(Cost(100, 100, 0))
+    assert pays_after(Cost(3, 0, 0)) == NEVER
+
+
+def test_a_recording_is_counted_by_what_a_compiler_fuses():
+    def work(x, w):
+        y = torch.mm(x, w)  # a product, which stays
+        return [torch.relu(y.t()) + 1]  # a view, which costs nothing; two passes
+
+    graph = recorded(work, [torch.ones(4, 3), torch.ones(3, 5)])
+    cost = cost_of([graph])
+    assert (cost.passes, cost.nbytes) == (2, 2 * 2 * 4 * 20)
+    assert cost.operations == len(graph.graph.nodes)
 
 
 def test_auto_decides_by_the_length_of_the_run_alone():
@@ -47,9 +62,10 @@ def test_auto_decides_by_the_length_of_the_run_alone():
         assert f"{expected} calls do not pay" in kind.reason
     kind, rule = Kind(calls=1), rule_of("auto", CPU)
     assert rule.ready(kind, 10**6)
-    assert not rule.worth(kind, 100, pays_after(100) - 1)
+    cost = Cost(300, 100, 10**6)
+    assert not rule.worth(kind, cost, pays_after(cost) - 1)
     assert kind.choice == "eager"
-    assert rule.worth(Kind(calls=1), 100, pays_after(100))
+    assert rule.worth(Kind(calls=1), cost, pays_after(cost))
 
 
 def test_auto_on_a_gpu_graphs_what_repeats():
@@ -57,7 +73,7 @@ def test_auto_on_a_gpu_graphs_what_repeats():
     assert not rule.ready(kind, None)
     kind.calls = 3
     assert rule.ready(kind, None)
-    assert rule.worth(kind, 50, None)
+    assert rule.worth(kind, Cost(50, 20, 0), None)
     assert kind.reason == "one launch takes 50 operations"
 
 

@@ -287,7 +287,7 @@ def test_auto_pays_for_a_compilation_only_in_a_long_run(monkeypatch):
     assert len(compiled) == 1
     assert "the run has 1000000" in str(ch.explain(step))
     monkeypatch.setattr(choice, "FEWEST", 3)
-    monkeypatch.setattr(choice, "pays_after", lambda operations: 5)
+    monkeypatch.setattr(choice, "pays_after", lambda cost: 5)
     _, _, step = trained("auto", nets, steps=4)
     assert len(compiled) == 1
     assert "pay for their compilation after 5 calls; there were 3" in str(ch.explain(step))

@@ -1,7 +1,7 @@
 """Which engine takes a kind of call: rules that see the call and the run, never a clock.
 
-``Auto`` estimates; ``benchmarks/engines.py`` holds the estimate against what compiling costs and
-saves. Only ``Measured`` looks at a clock.
+``Auto`` estimates from counts of the recorded operations; ``benchmarks/engines.py`` holds the
+estimate against what compiling costs and saves. Only ``Measured`` looks at a clock.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import torch
 
 from chimera.engine.captured import as_recorded, captured
 from chimera.engine.compiled import compiled
+from chimera.engine.cost import Cost
 from chimera.engine.graph import Compile
 from chimera.engine.kinds import Kind
 
 ENGINES = ("eager", "compiled", "graphed", "auto", "measure")
 CALLS_BEFORE = 2
-# What recording and compiling take, in seconds: so much at least, and more for every operation.
-COMPILING, COMPILING_OPERATION = 3.0, 0.015
-# What a compiled step saves, in seconds, for every operation: its dispatch by Python and autograd.
-SAVED_OPERATION = 10e-6
+# What recording and compiling take, in seconds: the compiler's own start, and every operation that
+# is written into a kernel.
+COMPILING, COMPILING_PASS = 3.0, 0.042
+# What a compiled step saves, in seconds: the dispatch of such an operation by Python and autograd,
+# and its own way through memory, a byte.
+SAVED_PASS, SAVED_BYTE = 8e-6, 3e-12
 # A shorter run never pays: it is not even recorded.
-FEWEST = 1500
+FEWEST = 1000
+NEVER = 10**12
 
 
 class Rule(ABC):
@@ -36,8 +40,8 @@ class Rule(ABC):
     def ready(self, kind: Kind, expected: int | None) -> bool:
         """Whether to record now; where never, the kind's choice and reason say so."""
 
-    def worth(self, kind: Kind, operations: int, expected: int | None) -> bool:
-        """Whether what was recorded, of so many operations, is to run now."""
+    def worth(self, kind: Kind, cost: Cost, expected: int | None) -> bool:
+        """Whether what was recorded, of such a cost, is to run now."""
         kind.reason = "as asked"
         return True
 
@@ -93,7 +97,7 @@ class Auto(Rule):
 
     def ready(self, kind: Kind, expected: int | None) -> bool:
         if kind.recorded is not None:
-            return kind.calls >= pays_after(kind.recorded.operations)
+            return kind.calls >= pays_after(kind.recorded.cost)
         if expected is None:
             if kind.calls < FEWEST:
                 kind.reason = f"fewer than {FEWEST} calls do not pay for a compilation"
@@ -103,9 +107,9 @@ class Auto(Rule):
             return False
         return True
 
-    def worth(self, kind: Kind, operations: int, expected: int | None) -> bool:
-        needed = pays_after(operations)
-        told = f"{operations} operations pay for their compilation after {needed} calls"
+    def worth(self, kind: Kind, cost: Cost, expected: int | None) -> bool:
+        needed = pays_after(cost)
+        told = f"{cost.operations} operations pay for their compilation after {needed} calls"
         if expected is None:
             kind.reason = f"{told}; there were {kind.calls}"
             return kind.calls >= needed
@@ -120,14 +124,16 @@ class AutoOnGpu(Graphed):
 
     name = "auto"
 
-    def worth(self, kind: Kind, operations: int, expected: int | None) -> bool:
-        kind.reason = f"one launch takes {operations} operations"
+    def worth(self, kind: Kind, cost: Cost, expected: int | None) -> bool:
+        kind.reason = f"one launch takes {cost.operations} operations"
         return True
 
 
-def pays_after(operations: int) -> int:
-    """After how many calls of so many recorded operations compiling has paid."""
-    return round((COMPILING + COMPILING_OPERATION * operations) / (SAVED_OPERATION * operations))
+def pays_after(cost: Cost) -> int:
+    """After how many calls of what was recorded compiling has paid."""
+    saved = SAVED_PASS * cost.passes + SAVED_BYTE * cost.nbytes
+    compiling = COMPILING + COMPILING_PASS * cost.passes
+    return max(FEWEST, round(compiling / saved)) if saved else NEVER
 
 
 def as_engine(engine: object) -> str:

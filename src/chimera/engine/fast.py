@@ -204,7 +204,7 @@ class Fast:
         if kind.name in self.preferred:
             kind.reason = "as the run chose before"
             return True
-        return self.rule.worth(kind, graph.operations, expected)
+        return self.rule.worth(kind, graph.cost, expected)
 
     def _serve(self, kind: Kind, graph: StepGraph) -> None:
         kind.graph = graph

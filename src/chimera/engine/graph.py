@@ -15,16 +15,14 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from chimera.engine.program import Program, Uncapturable
+from chimera.engine.cost import checked_cost
+from chimera.engine.program import Program
 from chimera.engine.tensors import Tensors
 from chimera.engine.trace import recorded
 from chimera.optim.arithmetic import wide
 from chimera.optim.clip import Clip
 from chimera.optim.recording import Recording
 from chimera.stack.each import Arguments
-
-# Inductor's time grows with the operations of a graph: some 10 ms each on one core.
-LARGEST = 4000
 
 Run = Callable[..., Sequence[Tensor | None]]
 Compile = Callable[[GraphModule, Sequence[int]], Run]
@@ -44,7 +42,7 @@ class StepGraph:
 
     Attributes:
         graphs: what was recorded.
-        operations: how many there are.
+        cost: what it takes without being compiled.
 
     Raises:
         Uncapturable: the step is more than tensor operations.
@@ -77,9 +75,7 @@ class StepGraph:
             if not parted:
                 flat = [*tensors.own, *tensors.state, *self.numbers(), *moving, step]
                 self.graphs = [recorded(self._whole, flat)]
-        self.operations = sum(len(graph.graph.nodes) for graph in self.graphs)
-        if self.operations > LARGEST:
-            raise Uncapturable(f"a graph of {self.operations} operations takes too long to compile")
+        self.cost = checked_cost(self.graphs)
         self._runs: list[Run] = list(self.graphs)
 
     def compile(self, compiler: Compile) -> None:

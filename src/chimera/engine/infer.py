@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from chimera.engine.choice import Rule, as_engine, rule_of
+from chimera.engine.cost import checked_cost
 from chimera.engine.fast import APART, refuse, why
-from chimera.engine.graph import LARGEST, Run
+from chimera.engine.graph import Run
 from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
 from chimera.engine.network import Network, modes_of, named
 from chimera.engine.program import Members, Program, Uncapturable
@@ -38,9 +39,7 @@ class _Graph:
         self._count = len(own)
         with torch.no_grad():
             self._graph = recorded(self._outputs, [*own, *program.moving(given)])
-        self.operations = len(self._graph.graph.nodes)
-        if self.operations > LARGEST:
-            raise Uncapturable(f"a graph of {self.operations} operations takes too long to compile")
+        self.cost = checked_cost([self._graph])
         self._run: Run = self._graph
 
     def compile(self, rule: Rule) -> None:
@@ -126,7 +125,7 @@ class Infer:
             if not torch.equal(drawn, torch.get_rng_state()):
                 raise Uncapturable("it draws random numbers")
             graph = kind.recorded = kind.recorded or _Graph(self._program(given), given)
-            if rule.worth(kind, graph.operations, self._expected):
+            if rule.worth(kind, graph.cost, self._expected):
                 graph.compile(rule)
                 stand = [tensor.detach() for tensor in before]
                 other = graph(stand, given)

@@ -109,7 +109,7 @@ class Single:
             graph = kind.recorded = kind.recorded or StepGraph(
                 program, None, None, given, parted=True
             )
-            if self.rule.worth(kind, graph.operations, expected):
+            if self.rule.worth(kind, graph.cost, expected):
                 graph.compile(self.rule.compiler())
                 with _rewound(draws):
                     apart = self._apart(graph, given, before, loss)
