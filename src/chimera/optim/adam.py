@@ -21,6 +21,12 @@ from chimera.optim.optimizer import Optimizer
 from chimera.optim.settings import Range, Setting
 from chimera.optim.state import COUNT, LIKE, empty_state
 
+# More bytes of parameters than this take their step in parts.
+AT_ONCE = 16 << 20
+EVERY = slice(None)
+Part = tuple[Entry, slice]
+"""Some rows of a parameter."""
+
 
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2014, arXiv:1412.6980), as ``torch.optim.Adam`` for each member.
@@ -66,6 +72,7 @@ class Adam(Optimizer):
     ) -> None:
         given = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(stack, given, groups)
+        self._slates: dict[Any, Tensor] = {}
 
     def _update(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
         for entry in entries:
@@ -83,7 +90,7 @@ class Adam(Optimizer):
 
     def _whole(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
         _kernel(
-            entries,
+            [(entry, EVERY) for entry in entries],
             [entry.parameter for entry in entries],
             [gradient(entry) for entry in entries],
             settings,
@@ -93,20 +100,34 @@ class Adam(Optimizer):
         )
 
     def _scaled(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
-        gradients = [gradient(entry) for entry in entries]
+        if sum(entry.parameter.nbytes for entry in entries) <= AT_ONCE:
+            self._directed([(entry, EVERY) for entry in entries], settings)
+            return
+        for entry in entries:  # so that directions take little memory beside the parameters
+            for rows in _parts(entry):
+                self._directed([(entry, rows)], settings)
+
+    def _directed(self, parts: list[Part], settings: dict[str, Setting]) -> None:
+        parameters = [_of(entry.parameter, rows) for entry, rows in parts]
+        gradients = [_of(gradient(entry), rows) for entry, rows in parts]
         decays = not settings["weight_decay"].zero
         if decays and not self.decoupled:
             gradients = [
-                torch.addcmul(g, entry.parameter, self._row(entry, "weight_decay", settings)).to(
+                torch.addcmul(g, p, _of(self._row(entry, "weight_decay", settings), rows)).to(
                     g.dtype
                 )
-                for g, entry in zip(gradients, entries, strict=True)
+                for g, p, (entry, rows) in zip(gradients, parameters, parts, strict=True)
             ]
-        directions = [_scratch(entry, entry.parameter) for entry in entries]
-        # A decoupled decay of 1 at a rate of 1 clears what the last step left in the same pass.
-        # What it cannot clear, a NaN or an Inf, the parameter has as well.
+        if parts[0][1] == EVERY:
+            # A decoupled decay of 1 at a rate of 1 clears what the last step left in the same
+            # pass. What it cannot clear, a NaN or an Inf, the parameter has as well.
+            directions = [
+                _scratch(entry, p) for (entry, _), p in zip(parts, parameters, strict=True)
+            ]
+        else:
+            directions = [self._slate(p) for p in parameters]
         _kernel(
-            entries,
+            parts,
             directions,
             gradients,
             settings,
@@ -114,10 +135,17 @@ class Adam(Optimizer):
             weight_decay=1.0,
             decoupled_weight_decay=True,
         )
-        for entry, direction in zip(entries, directions, strict=True):
+        for (entry, rows), p, direction in zip(parts, parameters, directions, strict=True):
             if decays and self.decoupled:
-                entry.parameter.mul_(self._row(entry, "1-lr*weight_decay", settings))
-            entry.parameter.addcmul_(direction, self._row(entry, "lr", settings))
+                p.mul_(_of(self._row(entry, "1-lr*weight_decay", settings), rows))
+            p.addcmul_(direction, _of(self._row(entry, "lr", settings), rows))
+
+    def _slate(self, like: Tensor) -> Tensor:
+        """Zeros for a part's directions, in memory that other parts of its shape use as well."""
+        key = (like.shape, like.stride(), like.dtype, like.device)
+        if key not in self._slates:
+            self._slates[key] = torch.zeros_like(like, requires_grad=False)
+        return self._slates[key].zero_()
 
     def _by_rows(self, entry: Entry, settings: dict[str, Setting]) -> None:
         real = [as_real(t) for t in (entry.parameter.detach(), gradient(entry))]
@@ -161,8 +189,19 @@ def _is_fusible(entry: Entry) -> bool:
     return has_fused(entry.parameter) and entry.state["step"].dim() == 0
 
 
+def _parts(entry: Entry) -> list[slice]:
+    """A parameter's rows in parts of at most ``AT_ONCE`` bytes, each dense in memory."""
+    parameter = entry.parameter
+    count, every = len(parameter), parameter.numel()
+    dense = parameter.stride(0) * count == every and gradient(entry).stride() == parameter.stride()
+    if not dense or parameter.nbytes <= AT_ONCE:
+        return [EVERY]
+    rows = max(1, AT_ONCE * count // parameter.nbytes)
+    return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
+
+
 def _kernel(
-    entries: list[Entry],
+    parts: list[Part],
     parameters: list[Tensor],
     gradients: list[Tensor],
     settings: dict[str, Setting],
@@ -171,10 +210,10 @@ def _kernel(
     adam(
         parameters,
         gradients,
-        [entry.state["exp_avg"] for entry in entries],
-        [entry.state["exp_avg_sq"] for entry in entries],
+        [_of(entry.state["exp_avg"], rows) for entry, rows in parts],
+        [_of(entry.state["exp_avg_sq"], rows) for entry, rows in parts],
         [],
-        [entry.state["step"] for entry in entries],
+        [_step_of(entry, rows) for entry, rows in parts],
         fused=True,
         amsgrad=False,
         maximize=False,
@@ -183,6 +222,16 @@ def _kernel(
         eps=settings["eps"].number,
         **how,
     )
+
+
+def _of(tensor: Tensor, rows: slice) -> Tensor:
+    return tensor if rows == EVERY else tensor[rows]
+
+
+def _step_of(entry: Entry, rows: slice) -> Tensor:
+    """The count of steps, which the kernel raises: for all parts but the last a copy."""
+    step = entry.state["step"]
+    return step if rows == EVERY or rows.stop == len(entry.parameter) else step.clone()
 
 
 def _scratch(entry: Entry, like: Tensor) -> Tensor:
