@@ -4,9 +4,9 @@
 
 The sum: arguments, parameters, gradients, Adam's two means, and the activations, which are what
 autograd saves for the backward pass of a step of the Stack (each piece of memory once). The peak:
-the most that a process of its own held in memory while it took some steps, less what it held before
-it made the members, as Linux counts it (VmHWM). What torch and its compiler are themselves is in the
-process before: a small stack of the same kind is trained by the same engine first.
+the most that a process of its own held in memory while it took some steps, less what it held
+before it made the members, as Linux counts it (VmHWM). What torch and its compiler are themselves
+is in the process before: a small stack of the same kind is trained by the same engine first.
 """
 
 import argparse
