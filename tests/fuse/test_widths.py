@@ -107,6 +107,39 @@ def test_in_a_graph(name: str, way: str) -> None:
     torch.testing.assert_close(program.module()(x), net(x))
 
 
+def test_exported_with_a_batch_of_any_size(way: str) -> None:
+    net = nn.Sequential(ch.Parallel(*(mlp(w) for w in (5, 7, 6)))).eval()
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(ch.fuse(net), (torch.randn(5, 6),), dynamic_shapes=({0: batch},))
+    x = torch.randn(17, 6)
+    torch.testing.assert_close(program.module()(x), net(x))
+
+
+def test_an_axis_that_is_not_there_raises_as_the_plain_network() -> None:
+    net = ch.Parallel(*(nn.Sequential(nn.Linear(6, w), nn.Flatten(3)) for w in (2, 3)))
+    with pytest.raises(IndexError) as plain:
+        net(torch.randn(2, 6))
+    with pytest.raises(IndexError) as fused:
+        ch.fuse(net)(torch.randn(2, 6))
+    assert str(plain.value) == str(fused.value)
+
+
+def test_under_autocast(way: str) -> None:
+    torch.manual_seed(0)
+    net = ch.Parallel(
+        *(
+            nn.Sequential(nn.Linear(6, w), nn.LayerNorm(w), nn.GELU(), nn.Linear(w, 3))
+            for w in (8, 6, 8)
+        )
+    )
+    fused, x = ch.fuse(net), torch.randn(9, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(fused(x), net(x), rtol=0.02, atol=0.01)
+        assert ran_as_one(fused)
+        fused(x).float().square().sum().backward()
+    assert all(p.grad is not None for p in fused.parameters())
+
+
 def test_what_is_traced_does_not_grow_with_padded_branches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside_products, "CPU", PADDED)
     sizes = []

@@ -223,9 +223,8 @@ def _flatten(program: Program, modules: tuple[Any, ...]) -> Operation:
     module = modules[0]
 
     def run_flatten(x: Beside, run: Run) -> Beside:
-        axes = x.tensor.dim()
-        first, last = module.start_dim % axes, module.end_dim % axes
-        y = x.tensor.flatten(first, last)
+        y = x.tensor.flatten(module.start_dim, module.end_dim)
+        first = module.start_dim % x.tensor.dim()
         if x.widths is None or first > x.axis:
             return x.like(y)
         if first != x.axis:

@@ -54,8 +54,11 @@ class Costs:
 
 # ``benchmarks/branches_widths.py`` measures them on a CPU. Elsewhere nothing was measured: there a
 # group's launches weigh more, and numbers and operations less.
-CPU = Costs(group=35e-6, padding=260e-6, number=3e-9, operation=6e-11)
+CPU = Costs(group=35e-6, padding=260e-6, number=1.5e-9, operation=6e-11)
 OTHER = Costs(group=100e-6, padding=300e-6, number=5e-11, operation=1e-12)
+
+
+USUAL_ROWS = 32
 
 
 class Products:
@@ -99,7 +102,9 @@ class Products:
 
     def pads(self, x_BI: Tensor) -> bool:
         """Whether lanes are padded for an input like this one."""
-        rows, lanes = len(x_BI), len(self.ins)
+        lanes, rows = len(self.ins), x_BI.shape[0]
+        if not isinstance(rows, int):  # of any size, in a graph: no guard on it
+            rows = USUAL_ROWS
         i, o = max(self.ins), max(self.outs)
         real = sum(a * b for a, b in zip(self.ins, self.outs, strict=True))
         numbers = 3 * (lanes * i * o + rows * lanes * (i + o))
@@ -139,11 +144,11 @@ class Products:
         padding = self.padding(x_BI.device)
         lanes, i, o = len(self.ins), max(self.ins), max(self.outs)
         x = spread(x_BI, padding.ins, 1, lanes * i)
-        x_LBI = x.view(len(x_BI), lanes, i).transpose(0, 1)
+        x_LBI = x.view(x_BI.shape[0], lanes, i).transpose(0, 1)
         w_LOI = spread(w, padding.weights, 0, lanes * o * i).view(lanes, o, i)
         b_LO = None if b is None else spread(b, padding.outs, 0, lanes * o).view(lanes, o)
         y_LBO = product(Lanes(x_LBI), w_LOI, b_LO)
-        return gathered(y_LBO.transpose(0, 1).reshape(len(x_BI), lanes * o), padding.outs, 1)
+        return gathered(y_LBO.transpose(0, 1).reshape(x_BI.shape[0], lanes * o), padding.outs, 1)
 
     def padding(self, device: torch.device) -> Padding:
         """Where the lanes' numbers stand among padded ones."""
