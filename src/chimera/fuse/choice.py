@@ -59,7 +59,7 @@ _ONE_THREAD = {
     "products": Limit(8, 4e6, layers=24),
     "convolutions": Limit(3, 1e7),
     "widths": Limit(16, 4e6, layers=48),
-    "channels": Limit(8, 1e7),
+    "channels": Limit(12, 1e7),
     "vmap": Limit(24, 1e6),
     "recurrent": Limit(3, 5e6),
 }
