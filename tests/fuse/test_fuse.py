@@ -403,6 +403,20 @@ def test_few_branches_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> N
     assert ran_as_one(fused)
 
 
+def test_branches_that_are_not_the_whole_block_must_save_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enough = {kind: Limit(2, 1e30, layers=12) for kind in choice._THREADS}
+    monkeypatch.setattr(choice, "_THREADS", enough)
+    monkeypatch.setattr(choice, "_ONE_THREAD", enough)
+    four = [mlp() for _ in range(4)]
+    assert "as one by" in str(ch.explain(ch.fuse(ch.Parallel(*four))))
+    among = str(ch.explain(ch.fuse(ch.Parallel(*four, nn.Tanh()))))
+    assert "not fused: 4 branches of 3 layers are fewer than 18 layers" in among
+    among = str(ch.explain(ch.fuse(ch.Parallel(*four, mlp(), mlp(), nn.Tanh()))))
+    assert "as one by" in among
+
+
 def test_large_products_run_one_by_one_where_that_is_as_fast(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

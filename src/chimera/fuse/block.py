@@ -63,7 +63,7 @@ class Fused(Parallel):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The outputs of the branches, combined."""
-        if self.never and not (inputs and getattr(inputs[0], "is_cuda", False)):
+        if self.never and not _on_gpu((inputs,)):
             return Parallel.forward(self, *inputs, **named)
         if self.devices is not None:
             return super().forward(*inputs, **named)
@@ -167,21 +167,22 @@ class Fused(Parallel):
         self, known: Known, left: list[int], given: Given, named: dict[str, Any]
     ) -> list[tuple[int, Any]]:
         """The outputs of branches that no part ran, by position."""
+        queues = _queues(known.branches, left) if _on_gpu(given) else None
+        known.apart = ""
+        if queues is None:
+            return [(i, self._run(i, known.branches[i], given[i], named)) for i in left]
 
         def task(i: int) -> Callable[[], Any]:
             return lambda: self._run(i, known.branches[i], given[i], named)
 
-        known.apart = ""
-        queues = _queues(known.branches, left)
-        if queues is not None:
-            works = [estimated(known.branches[i], given[i]) for i in left]
-            known.apart = pays(queues, works)
-            if known.apart:
-                in_order = any(known.hooks) or any(may_draw(known.branches[i]) for i in left)
-                tasks = [task(i) for i in left]
-                made = at_once(queues, tasks, works, [given, named], in_order=in_order)
-                return list(zip(left, made, strict=True))
-        return [(i, task(i)()) for i in left]
+        tasks = [task(i) for i in left]
+        works = [estimated(known.branches[i], given[i]) for i in left]
+        known.apart = pays(queues, works)
+        if not known.apart:
+            return [(i, run()) for i, run in zip(left, tasks, strict=True)]
+        in_order = any(known.hooks) or any(may_draw(known.branches[i]) for i in left)
+        made = at_once(queues, tasks, works, [given, named], in_order=in_order)
+        return list(zip(left, made, strict=True))
 
     def _whole(self, made: Tensor | Beside) -> Any:
         """The combined output of all branches ``[branches, ...]`` at once; None where not so."""
@@ -219,6 +220,11 @@ class Fused(Parallel):
         if known.apart:
             found.append(f"the last call ran what was not fused {known.apart}")
         return Explanation(notes=tuple(found))
+
+
+def _on_gpu(given: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether the first input is on a GPU, where branches may have streams."""
+    return bool(given and given[0]) and getattr(given[0][0], "is_cuda", False)
 
 
 def _queues(branches: list[nn.Module], left: list[int]) -> Queues | None:

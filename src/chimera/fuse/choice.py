@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -113,9 +113,16 @@ def decision(
     return found
 
 
-def hopeless(part: Part, count: int, decide: str) -> str:
-    """Why the rule lets ``count`` branches never run as one, whatever the input; else empty."""
-    few = [limits[part.kind].few(count, part.layers) for limits in (_ONE_THREAD, _THREADS)]
+def hopeless(part: Part, count: int, decide: str, *, whole: bool) -> str:
+    """Why the rule lets ``count`` branches never run as one, whatever the input; else empty.
+
+    Where they are not the whole of their block, half as many more must be saved: their outputs
+    and those of the others must still be joined.
+    """
+    limits = [_ONE_THREAD[part.kind], _THREADS[part.kind]]
+    if not whole:
+        limits = [replace(limit, layers=limit.layers * 3 // 2) for limit in limits]
+    few = [limit.few(count, part.layers) for limit in limits]
     if decide == "measure" or not all(few):
         return ""
     return f"{few[0]} ({part.kind})"

@@ -151,7 +151,7 @@ def _of_widths(branches: list[nn.Module], positions: list[int], decide: str) -> 
         part = SideBySide(sorted_ones, [places.index(i) for i in range(len(mine))])
     except Unlowerable:
         return None
-    if hopeless(part, len(mine), decide):
+    if hopeless(part, len(mine), decide, whole=len(mine) == len(branches)):
         return None
     return Member([positions[place] for place in places], part, "lanes of their own widths")
 
@@ -170,7 +170,7 @@ def _member(branches: list[nn.Module], positions: list[int], decide: str) -> Mem
         part, how = _part_of(mine)
     except Refused as error:
         return Member(positions, None, str(error))
-    why = hopeless(part, len(mine), decide)
+    why = hopeless(part, len(mine), decide, whole=len(mine) == len(branches))
     return Member(positions, None, why) if why else Member(positions, part, how)
 
 
