@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from chimera.check.finding import Finding
 from chimera.cli import main
@@ -110,6 +112,146 @@ def test_a_mistake_is_one_line(
     assert captured.out == ""
     assert told in captured.err
     assert captured.err.count("\n") == 1
+
+
+class TestInputs:
+    def test_an_example_in_a_file_stands_for_its_shape(
+        self, here: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        np.save(here / "words.npy", np.array([[1, 6], [0, 3]]))
+        torch.save(torch.ones(2, 2, 3), here / "weights.pt")
+        files = ["--input", "words.npy", "--input", "weights=weights.pt"]
+        assert main(["check", "nets.py:Embedded", *files]) == 0
+        np.save(here / "words.npy", np.array([[1, 7], [0, 3]]))
+        capsys.readouterr()
+        assert main(["check", "nets.py:Embedded", *files]) == 1
+        told = capsys.readouterr().out
+        assert "error [does-not-run] at table" in told
+        assert "num_embeddings=8 or more" in told
+
+    def test_an_input_by_name(self) -> None:
+        given = ["--input", "weights=2,4,3", "--input", "words=2,4:int64"]
+        assert main(["check", "nets.py:Embedded", *given]) == 0
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("none.npy", "--input none.npy: there is no file none.npy"),
+            ("bad.npy", "--input bad.npy: bad.npy cannot be read"),
+            ("bad.pt", "--input bad.pt: bad.pt cannot be read"),
+            ("x=dict.pt", "--input x=dict.pt: dict.pt holds a dict, expected one tensor"),
+            ("x=2,2x", "expected sizes or names"),
+        ],
+    )
+    def test_a_file_of_no_tensor_is_one_line(
+        self, text: str, told: str, here: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (here / "bad.npy").write_bytes(b"no array")
+        (here / "bad.pt").write_bytes(b"no tensor")
+        torch.save({"x": torch.ones(2)}, here / "dict.pt")
+        assert main(["check", "nets.py:Clean", "--input", text]) == 2
+        captured = capsys.readouterr()
+        assert told in captured.err
+        assert captured.err.count("\n") == 1
+
+    def test_a_name_twice(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["check", "nets.py:Clean", "--input", "x=2,4", "--input", "x=2,4"]) == 2
+        assert "x was given before" in capsys.readouterr().err
+
+
+HOSTILE = """
+import sys
+from torch import nn
+
+
+class Ends(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 4)
+
+    def forward(self, x):
+        sys.exit(3)
+
+
+class EndsEarly(nn.Module):
+    def __init__(self):
+        sys.exit("done")
+
+
+class Prints(Ends):
+    def forward(self, x):
+        print("in the way")
+        return nn.Linear.forward(self, x)
+
+
+class Speaks(Ends):
+    def forward(self, x):
+        return nn.Linear.forward(self, x)
+
+    def __repr__(self):
+        return "x" * 1_000_000
+
+
+class Itself(Speaks):
+    def __init__(self):
+        super().__init__()
+        self._modules["me"] = self
+
+
+class Recurs(Ends):
+    def forward(self, x):
+        return self(x)
+
+
+class Слой(Speaks):
+    pass
+"""
+
+
+@pytest.mark.parametrize("command", ["check", "summary"])
+class TestHostilePrograms:
+    @pytest.fixture(autouse=True)
+    def program(self, here: Path) -> None:
+        (here / "hostile.py").write_text(HOSTILE)
+        (here / "nothing.py").write_bytes(b"\xff\xfe\x00")
+
+    @pytest.mark.parametrize(
+        ("source", "told"),
+        [
+            ("hostile.py:Ends", "line 11 (SystemExit: 3)"),
+            ("hostile.py:EndsEarly", "line 16 (SystemExit: done)"),
+            ("nothing.py:Net", "nothing.py does not import: SyntaxError"),
+        ],
+    )
+    def test_what_ends_the_program_is_one_line(
+        self, command: str, source: str, told: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([command, source, "--input", "2,4"]) == 2
+        captured = capsys.readouterr()
+        assert told in captured.err
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+
+    def test_what_it_prints_is_not_in_the_way(
+        self, command: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([command, "hostile.py:Prints", "--input", "2,4", "--format", "json"]) == 0
+        json.loads(capsys.readouterr().out)
+
+    @pytest.mark.parametrize("name", ["Speaks", "Itself", "Слой"])
+    def test_strange_networks_are_shown(
+        self, command: str, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([command, f"hostile.py:{name}", "--input", "2,4"]) == 0
+        captured = capsys.readouterr()
+        assert name in captured.out
+        assert len(captured.out) < 2000
+        assert captured.err == ""
+
+    def test_endless_recursion(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([command, "hostile.py:Recurs", "--input", "2,4"]) in (1, 2)
+        captured = capsys.readouterr()
+        assert "RecursionError" in captured.out + captured.err
+        assert "Traceback" not in captured.out + captured.err
 
 
 def test_annotations_of_a_workflow(capsys: pytest.CaptureFixture[str]) -> None:

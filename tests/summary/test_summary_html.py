@@ -5,6 +5,7 @@ Screenshots are compared with golden ones, coarsely: fonts differ from machine t
 """
 
 import base64
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -365,16 +366,10 @@ def test_zooming_by_wheel_and_dragging(opened: Any, language: nn.Module) -> None
 
 
 def test_dark_and_with_findings(opened: Any, request: pytest.FixtureRequest) -> None:
-    class Lost(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = nn.Linear(8, 8)
-            self.layers = [nn.Linear(8, 8)]
-
-        def forward(self, x):
-            return x + self.layers[0](self.first(x))
-
-    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), Lost()).requires_grad_(False)
+    spec = importlib.util.spec_from_file_location("lost", Path(__file__).with_name("lost.py"))
+    lost = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lost)
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), lost.Lost()).requires_grad_(False)
     for parameter in net.parameters():
         parameter.fill_(0.5)
     page = opened(ch.summary(net, ch.spec(2, 8)), color_scheme="dark")

@@ -16,6 +16,7 @@ from chimera.check.given import FEW, again, asking, filled, has, resized, rows, 
 from chimera.check.tape import Tape
 from chimera.draws.seeds import forked
 from chimera.paths.nest import tensors_in
+from chimera.paths.notes import point
 
 T = TypeVar("T")
 
@@ -30,12 +31,14 @@ class Experiment:
         net: the network, built; rules do not run it, but copies of it.
         given: its inputs, tensors.
         free: whether the specification names the first axis of an input.
+        failure: what a run raised that failed, once it was asked for.
     """
 
     def __init__(self, net: nn.Module, given: Inputs, free: bool) -> None:
         self.net = net
         self.given = given
         self.free = free
+        self.failure: Exception | None = None
         self._of_rows: dict[int, tuple[Tape, Exception | None]] = {}
 
     @property
@@ -61,17 +64,28 @@ class Experiment:
         tape = Tape(replica(self.net).train(train))
         with quiet(), torch.enable_grad():
             inputs = (given or self.given).map(again)
-            return tape, tape.run(inputs.args, inputs.kwargs)
+            try:
+                return tape, tape.run(inputs.args, inputs.kwargs)
+            except Exception as error:
+                point(error, tape.root)
+                raise
 
     @cached_property
     def training(self) -> Tape | None:
         """A run in training mode; None where it fails."""
-        return _attempt(lambda: self._trained[0])
+        return self._kept(lambda: self._trained[0])
 
     @cached_property
     def evaluation(self) -> Tape | None:
         """A run in evaluation mode; None where it fails."""
-        return _attempt(lambda: self._evaluated[0])
+        return self._kept(lambda: self._evaluated[0])
+
+    def _kept(self, run: Callable[[], Tape]) -> Tape | None:
+        try:
+            return run()
+        except Exception as error:  # noqa: BLE001 - what a forward raises is told by does-not-run
+            self.failure = self.failure or error
+            return None
 
     @cached_property
     def predicted(self) -> list[Tensor] | None:

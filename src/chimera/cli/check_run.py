@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 from torch import nn
 
+from chimera.build.construct import construct_without_data
 from chimera.check import check as find
 from chimera.check.finding import SEVERITIES, Finding
 from chimera.check.rule import all_rules
@@ -25,7 +26,7 @@ from chimera.cli.input_shapes import given_inputs
 from chimera.cli.mistake import Mistake
 from chimera.cli.module_source import load_class, source_file
 from chimera.cli.settings import check_settings, read_settings
-from chimera.cli.verdict import verdict
+from chimera.cli.verdict import never_ending, verdict
 
 _MOST, _FIRST = 5, 3
 """Of more findings of one kind than the one number, the other is printed in full."""
@@ -46,7 +47,7 @@ def run(
     What is None is as the project sets it, else ``"text"`` and ``"error"``.
     """
     # What the file or the network prints must not stand among the findings.
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), never_ending(source):
         network = load_class(source)
         project = project_settings(source_file(source).parent)
         arguments = check_settings(network, read_settings(settings))
@@ -95,12 +96,15 @@ def _nearby(finding: Finding) -> Finding:
 
 def _made(
     source: str, network: type[nn.Module], arguments: dict[str, Any]
-) -> nn.Module | type[nn.Module]:
-    """The class as it is where it takes no settings: ``check`` looks at its constructor too."""
+) -> "type[nn.Module] | partial[nn.Module]":
+    """What makes the network: ``check`` looks at its constructor, too. One that does not take its
+    settings is no network with mistakes: it is told."""
     if not arguments:
         return network
+    factory = partial(network, **arguments)
     try:
-        return partial(network, **arguments)()
+        construct_without_data(factory)
+        return factory
     except Exception as error:
         raise Mistake(f"{source} cannot be made: {verdict(error)[0]}") from error
 

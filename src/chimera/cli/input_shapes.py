@@ -1,27 +1,64 @@
-"""``--input``, once for each input of a network: its shape, and its dtype after a colon."""
+"""``--input``, once for each input of a network: its shape and dtype, or a file of an example."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chimera.build.inputs import Inputs, inputs
 from chimera.build.spec import Spec, spec
-from chimera.cli.mistake import Mistake
+from chimera.cli.mistake import Mistake, one_line
 from chimera.cli.options import shape
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def given_inputs(shapes: Sequence[str]) -> Inputs:
-    """The inputs that the texts describe: ``2,20``, ``batch,20``, ``2,20:int64``.
+_FILES = (".npy", ".pt", ".pth")
+
+
+def given_inputs(texts: Sequence[str]) -> Inputs:
+    """The inputs that the texts describe: ``2,20``, ``batch,20``, ``2,20:int64``, ``words.npy``,
+    each after its name where forward takes it by name: ``mask=2,20:bool``.
 
     Raises:
         Mistake: a text describes none.
     """
-    return inputs(*map(_spec, shapes))
+    args, kwargs = [], {}
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        if equals and name.isidentifier():
+            if name in kwargs:
+                raise Mistake(f"--input {text}: {name} was given before")
+            kwargs[name] = _input(text, rest)
+        else:
+            args.append(_input(text, text))
+    return inputs(*args, **kwargs)
 
 
-def _spec(text: str) -> Spec:
+def _input(text: str, described: str) -> "Spec | Tensor":
+    if Path(described).suffix in _FILES:
+        return _example(text, Path(described))
     import torch
 
-    sizes, colon, name = text.partition(":")
+    sizes, colon, name = described.partition(":")
     dtype = getattr(torch, name, None) if colon else torch.float32
     if not isinstance(dtype, torch.dtype):
         raise Mistake(f"--input {text}: {name!r} is no dtype of torch, such as float32 or int64")
     return spec(*shape(sizes), dtype=dtype)
+
+
+def _example(text: str, file: Path) -> "Tensor":
+    """The tensor in a file, read without running any code of it."""
+    import numpy as np
+    import torch
+
+    if not file.is_file():
+        raise Mistake(f"--input {text}: there is no file {file}")
+    try:
+        if file.suffix == ".npy":
+            return torch.from_numpy(np.load(file, allow_pickle=False))
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise Mistake(f"--input {text}: {file} cannot be read: {one_line(error)}") from error
+    if not isinstance(found, torch.Tensor):
+        raise Mistake(f"--input {text}: {file} holds a {type(found).__name__}, expected one tensor")
+    return found

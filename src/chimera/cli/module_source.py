@@ -124,7 +124,8 @@ def _where(error: BaseException, file: Path) -> str:
     if isinstance(error, SyntaxError):
         if error.filename is not None and Path(error.filename) != file.resolve():
             return f"{error.filename}, line {error.lineno}: SyntaxError: {error.msg}"
-        return f"line {error.lineno}: SyntaxError: {error.msg}"
+        told = f"SyntaxError: {error.msg}"
+        return told if error.lineno is None else f"line {error.lineno}: {told}"
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)

@@ -29,7 +29,8 @@ def summary(
         A class of your own from a file.
     shapes
         The shape of an input, with its batch axis: 2,20, or batch,20 for a free axis, or
-        2,20:int64 for another dtype than float32. Once for each input of the network.
+        2,20:int64 for another dtype than float32; or an example of it: a tensor in a .npy or .pt
+        file. mask=2,20:bool for an input with a name. Once for each input of the network.
     settings
         An argument of the network's constructor: --set hidden=32.
     measure

@@ -1,6 +1,8 @@
 """What ``chimera summary`` does once its options are read: network, inputs, tree, page."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,7 @@ from chimera.cli.input_shapes import given_inputs
 from chimera.cli.mistake import Mistake
 from chimera.cli.module_source import load_class
 from chimera.cli.settings import check_settings, read_settings
-from chimera.cli.verdict import verdict
+from chimera.cli.verdict import never_ending, verdict
 from chimera.summary import summary
 
 
@@ -31,15 +33,17 @@ def run(
         raise Mistake(f"--html: {html} is a directory, expected a file to write")
     if html is not None and not html.parent.is_dir():
         raise Mistake(f"--html {html}: the directory {html.parent} does not exist")
-    network = load_class(source)
-    factory = partial(network, **check_settings(network, read_settings(settings)))
-    inputs = given_inputs(shapes)
-    net = _made(source, factory, with_data=measure or html is not None)
-    try:
-        report = summary(net, inputs, measure=measure, check=check)
-    except Exception as error:
-        given = " ".join(f"--input {text}" for text in shapes)
-        raise Mistake(f"{source} does not run on {given}: {verdict(error)[0]}") from error
+    # What the file or the network prints must not stand in the summary.
+    with contextlib.redirect_stdout(sys.stderr), never_ending(source):
+        network = load_class(source)
+        factory = partial(network, **check_settings(network, read_settings(settings)))
+        inputs = given_inputs(shapes)
+        net = _made(source, factory, with_data=measure or html is not None)
+        try:
+            report = summary(net, inputs, measure=measure, check=check)
+        except Exception as error:
+            given = " ".join(f"--input {text}" for text in shapes)
+            raise Mistake(f"{source} does not run on {given}: {verdict(error)[0]}") from error
     if form == "json":
         print(json.dumps(report.to_dict(), indent=2))  # noqa: T201
     elif form == "markdown":
@@ -53,10 +57,14 @@ def run(
     return 0
 
 
-def _made(source: str, factory: "partial[nn.Module]", with_data: bool) -> nn.Module:
+def _made(
+    source: str, factory: "partial[nn.Module]", with_data: bool
+) -> "nn.Module | partial[nn.Module]":
+    """The network with its data, or what makes it: ``check`` then makes it anew for its runs."""
     try:
         if with_data:
             return construct(factory, (), {}, 0, 0)
-        return construct_without_data(factory)
+        construct_without_data(factory)
+        return factory
     except Exception as error:
         raise Mistake(f"{source} cannot be made: {verdict(error)[0]}") from error

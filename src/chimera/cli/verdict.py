@@ -1,8 +1,10 @@
 """What an error means to the one who typed the command: a line, and an exit code."""
 
+import contextlib
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from chimera.cli.mistake import Mistake, one_line
@@ -44,6 +46,18 @@ def verdict(error: BaseException) -> tuple[str, int]:
         frame = theirs[-1]
         return f"{frame.filename}, line {frame.lineno}, in {frame.name}: {told}{notes}", 1
     return f"{told}{notes}; --debug shows the traceback", 1
+
+
+@contextlib.contextmanager
+def never_ending(source: str) -> Iterator[None]:
+    """Make a mistake of the network's own ``sys.exit()``, which would end the command unsaid."""
+    try:
+        yield
+    except SystemExit as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f"{f.filename}, line {f.lineno}" for f in frames if _is_users(Path(f.filename))]
+        where = f" at {places[-1]}" if places else ""
+        raise Mistake(f"{source} ends the program{where} (SystemExit: {error.code})") from error
 
 
 def _is_users(file: Path) -> bool:

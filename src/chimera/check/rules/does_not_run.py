@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable
 
+from chimera.build.spec import Spec
 from chimera.check.context import Context
+from chimera.check.finding import Severity
 from chimera.check.rule import Place, Rule
 from chimera.decide.explore import DataNeeded
 
@@ -13,22 +15,34 @@ _MEND = re.compile(r"^  mend: (.*)$", re.MULTILINE)
 
 
 def find(context: Context) -> Iterable[Place]:
-    if context.trial is not None or context.failure is None:
-        return
-    error = context.failure
+    trial, error = context.trial, context.failure
     # What needs data cannot be told from shapes: that is no mistake.
-    if isinstance(error, DataNeeded):
+    if trial is None and error is not None and not isinstance(error, DataNeeded):
+        yield _place(error, f"on {context.spec}", "error")
         return
+    experiment = context.experiment
+    if experiment is None or (experiment.evaluation and experiment.training):
+        return
+    if experiment.failure is not None:
+        # Numbers of ours may be none that the network takes; those of an example are its own.
+        leaves = context.spec.leaves() if context.spec is not None else []
+        given = not any(isinstance(leaf, Spec) for leaf in leaves)
+        what = "on the example" if given else "on random numbers, so that some rules did not look"
+        yield _place(experiment.failure, what, "error" if given else "info")
+
+
+def _place(error: Exception, on: str, severity: Severity) -> Place:
     note = "\n".join(getattr(error, "__notes__", ()))
     at, line, mend = AT.search(note), LINE.search(note), _MEND.search(note)
     path = at[1] if at is not None and at[1] != "(root)" else ""
-    text = f"forward raises {type(error).__name__} on {context.spec}: {error}"
+    text = f"forward raises {type(error).__name__} {on}: {error}"
     came = [part.strip() for part in note.splitlines() if part.startswith(("  came", "  wanted"))]
-    yield Place(
+    return Place(
         path,
         "; ".join([text, *came]),
         line[1] if line is not None else None,
         int(line[2]) if line is not None else None,
+        severity,
         mend=f"{mend[1][0].upper()}{mend[1][1:]}." if mend is not None else None,
     )
 
@@ -36,7 +50,8 @@ def find(context: Context) -> Iterable[Place]:
 RULE = Rule(
     name="does-not-run",
     severity="error",
-    what="A forward that raises on inputs of the shapes and dtypes given. Needs the specification.",
+    what="A forward that raises on inputs of the shapes and dtypes given, or on the examples. "
+    "Needs the specification.",
     why="The run would end there, after data were loaded and hardware was paid for.",
     mend="Make the sizes of the layers meet, or give the specification of what really comes.",
     before="""\
