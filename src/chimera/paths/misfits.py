@@ -5,6 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chimera.paths.beside import mask_misfit
+from chimera.paths.losses import loss_misfit
+
 
 def misfit(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """The mend for a failed call of the function called ``name``; None where it is not known."""
@@ -12,7 +15,9 @@ def misfit(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | No
     tensors = [value for value in given if isinstance(value, Tensor)]
     if name in _PRODUCTS and len(tensors) > 1:
         first, second = tensors[:2]
-        return _product(second, first) if name.startswith("rm") else _product(first, second)
+        if name.startswith("rm"):
+            first, second = second, first
+        return _product(name, first, second)
     if name in _JOINS and given and isinstance(given[0], (tuple, list)):
         parts = [part for part in given[0] if isinstance(part, Tensor)]
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
@@ -21,7 +26,12 @@ def misfit(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | No
         return _view(tensors[0], _sizes(args[1:], kwargs))
     if name in _ELEMENTWISE and len(tensors) == 2:
         return _elementwise(*tensors)
-    return None
+    if name == "scaled_dot_product_attention" and len(tensors) > 2:
+        mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
+        return mask_misfit(tensors[0], tensors[1], mask)
+    if name in ("masked_fill", "masked_fill_") and len(tensors) > 1:
+        return _elementwise(*tensors[:2])
+    return loss_misfit(name, *tensors[:2]) if len(tensors) > 1 else None
 
 
 _PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "mv"}
@@ -33,12 +43,14 @@ _ELEMENTWISE = {
 }
 
 
-def _product(first: Tensor, second: Tensor) -> str | None:
+def _product(name: str, first: Tensor, second: Tensor) -> str | None:
     if not first.dim() or not second.dim():
         return "a product takes tensors of one axis or more; multiply by a number with *"
     if first.dtype != second.dtype:
         return _cast(first, second)
     axis = -2 if second.dim() > 1 else -1
+    if name == "bmm" and not first.dim() == second.dim() == 3:
+        return f"give bmm 3 axes each; {first.dim()} and {second.dim()} came; @ takes any"
     if first.shape[-1] == second.shape[axis]:
         return None
     where = "last axis but one" if second.dim() > 1 else "axis"

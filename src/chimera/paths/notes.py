@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from chimera.paths.beside import misfit_beside
 from chimera.paths.binding import unbound
+from chimera.paths.losses import loss_wants, module_misfit
 from chimera.paths.misfits import misfit
 from chimera.paths.raised import Arguments, Raised, raised
 from chimera.paths.wants import Want, name_of, want
@@ -153,7 +155,16 @@ def _want(error: BaseException, module: nn.Module, call: Arguments) -> Want | No
         wanted = unbound(module, args, kwargs)
         if wanted is not None:
             return wanted
-    return want(module, (*args, *kwargs.values()))
+    given = (*args, *kwargs.values())
+    tensors = [value for value in given if isinstance(value, torch.Tensor)]
+    said = loss_wants(module)
+    if said is not None:
+        mend = module_misfit(module, tensors[0], tensors[1]) if len(tensors) > 1 else None
+        return Want(said, mend)
+    found = want(module, given)
+    if found is not None and found.mend is None:
+        return replace(found, mend=misfit_beside(module, args, kwargs))
+    return found
 
 
 def one_line(module: nn.Module) -> str:
