@@ -252,24 +252,37 @@ def test_started_again_by_the_launcher_out_goes_on(ranks: Any, whole: Any, tmp_p
     assert_close(flat(whole[0]), flat(again.said[1]))
 
 
-def test_a_full_disk_on_one_rank_leaves_the_checkpoint_before(
-    ranks: Any, whole: Any, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    full = """
+FULL = """
+import resource
 joint = sys.modules["chimera.fit.joint"]
 real, written = joint.write_members, 0
+
 def write_members(folder, standing, number):
     global written
     written += 1
-    if RANK == 1 and written == 3:
-        raise OSError(28, "No space left on device")
-    return real(folder, standing, number)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if RANK == WHO and written == 3:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, before[1]))
+    try:
+        return real(folder, standing, number)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
 joint.write_members = write_members
 """
-    ended = ranks.run(full + code(out), 2)
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_full_disk_on_one_rank_leaves_the_checkpoint_before(
+    ranks: Any, whole: Any, tmp_path: Path, who: int
+) -> None:
+    out = tmp_path / "run"
+    ended = ranks.run(f"WHO = {who}\n{FULL}{code(out)}", 2)
     assert ended.codes == [1, 1]
-    assert any("No space left on device" in err for err in ended.err)
+    assert "File too large" in ended.err[who]
+    assert "checkpoints/24: " in ended.err[who]
+    assert "bytes needed and" in ended.err[who]
+    assert any("the checkpoint of step 16 stands" in err for err in ended.err)
     assert steps(out) == [8, 16]
     assert not list(out.glob("checkpoints/*.*"))
     ended = ranks.run(code(out), 1)

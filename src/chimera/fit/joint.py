@@ -16,7 +16,7 @@ from chimera.fit.standing import Standing
 from chimera.scale.meeting import PeerError
 from chimera.scale.ranks import Ranks
 from chimera.store import Folders
-from chimera.store.atomic import flush
+from chimera.store.atomic import flush, noting_space
 
 _SKIPPED = "it is there"
 
@@ -54,8 +54,9 @@ def write_together(
     if ranks.heard(key) != _SKIPPED:
         folder = folders.path(standing.step).with_suffix(".tmp")
         try:
-            name = write_members(folder, standing, ranks.rank)
-            flush(folder / name)
+            with noting_space(folder.with_suffix(""), folders.root.parent, standing.bytes):
+                name = write_members(folder, standing, ranks.rank)
+                flush(folder / name)
             size = (folder / name).stat().st_size
         except OSError:
             _raise_lost(ranks, key)
