@@ -140,3 +140,55 @@ def test_torch_is_left_as_it_was(members):
     stack = ch.Stack(members(Recomputes, 3, False))
     stack(X).sum().backward()
     assert [getattr(torchs, name) for name in _NAMES] == before
+
+
+class Counts(nn.Module):
+    """What its checkpointed part writes, it writes twice."""
+
+    def __init__(self, use_reentrant):
+        super().__init__()
+        self.use_reentrant = use_reentrant
+        self.layer = nn.Linear(4, 4)
+        self.turns, self.seen = 0, []
+        self.register_buffer("mean", torch.zeros(4, dtype=torch.float64))
+
+    def part(self, x):
+        self.turns += 1
+        self.seen.append(self.turns)
+        self.mean = 0.5 * self.mean + x.detach().mean(0)
+        self.last = x.detach().sum()
+        return self.layer(x).tanh() * self.turns
+
+    def forward(self, x):
+        return checkpoint(self.part, x * 1.0, use_reentrant=self.use_reentrant)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_what_the_second_call_writes_stays(members, use_reentrant, n):
+    modules = members(Counts, n, use_reentrant)
+    stack = ch.Stack(modules)
+    for _ in range(2):
+        x = X.clone().requires_grad_()
+        stack(x).sum().backward()
+        for module in modules:
+            module(X.clone().requires_grad_()).sum().backward()
+    for module, mine in zip(modules, stack, strict=True):
+        assert (mine.turns, mine.seen) == (module.turns, module.seen) == (4, [1, 2, 3, 4])
+        assert torch.equal(mine.mean, module.mean)
+        assert torch.equal(mine.last, module.last)
+
+
+def test_a_member_that_is_computed_again_up_to_what_is_needed():
+    """torch ends the second call by an error, which must not be looked into."""
+    stack = ch.Stack([nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 4))])
+
+    def keyed(x):
+        with ch.randomness(seed=0, step=1):
+            return stack(x)
+
+    x = X.float().requires_grad_()
+    keyed(x).sum().backward()
+    wanted, x.grad = x.grad, None
+    checkpoint(keyed, x, use_reentrant=False).sum().backward()
+    assert torch.equal(x.grad, wanted)

@@ -188,3 +188,8 @@ def test_a_wrong_argument_is_named(stack, wrong, error, said):
     given = {"loss": F.cross_entropy, "steps": 1, "optimizer": ch.optim.SGD(stack), **wrong}
     with pytest.raises(error, match=said):
         ch.verify(stack, torch.randn(5, 6), torch.tensor([0, 1, 2, 0, 1]), **given)
+
+
+def test_a_packed_sequence():
+    packed = nn.utils.rnn.pack_sequence([torch.randn(4, 3), torch.randn(2, 3)])
+    assert ch.verify(ch.Stack([nn.GRU(3, 4) for _ in range(3)]), packed).ok

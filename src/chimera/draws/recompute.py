@@ -3,8 +3,8 @@
 ``torch.utils.checkpoint`` calls a part of a module a second time when gradients flow, long after
 the key of its draws, and the tensors of a member of a Stack, have gone. In the context of
 ``restoring`` the function that it keeps for that is one that puts them back for its time. What the
-second call of a member assigns to attributes is dropped; what it writes in place (the statistics
-of a batch norm) stays, as alone. The two private names of torch that take the function stand here
+second call of a member writes stays, as alone: attributes, and the statistics of a batch norm. The
+two private names of torch that take the function stand here
 alone.
 """
 

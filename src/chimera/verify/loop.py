@@ -180,9 +180,9 @@ def watched(given: Arguments, dtype: torch.dtype | None = None, nudge: bool = Fa
 
 def _targets_from(given: Arguments) -> int:
     """The number of leaves that come before the targets."""
-    places, _ = given.rebuild(range(len(given.leaves)))
-    _, _, targets = places
-    return len(given.leaves) - len(flatten(targets)[0])
+    positional, _ = given.shape.parts
+    _, _, targets = positional.parts
+    return len(given.leaves) - targets.size
 
 
 def _input(leaf: Any, dtype: torch.dtype | None, nudge: bool, takes: bool) -> Any:
