@@ -31,6 +31,7 @@ CASES: list[
     (nn.Dropout3d, {}, _CHANCES, (6, 3, 2, 2)),
     (nn.FeatureAlphaDropout, {}, _CHANCES, (4, 6, 3)),
     (nn.LeakyReLU, {}, {"negative_slope": _SLOPES}, (4, 6)),
+    (nn.RReLU, {}, {"lower": (0.0625, 0.1, 0.2), "upper": (0.25, 0.3, 0.7)}, (4, 6)),
     (nn.ELU, {}, {"alpha": (0.5, 1.0, 2.0)}, (4, 6)),
     (nn.CELU, {}, {"alpha": (0.5, 1.0, 2.0)}, (4, 6)),
     (nn.Softplus, {}, {"beta": (0.5, 1.0, 30.0), "threshold": (0.2, 1.0, 20.0)}, (4, 6)),
@@ -356,3 +357,15 @@ def test_a_recorded_call_is_told_from_one_with_other_numbers() -> None:
     member[0].bias.requires_grad_(False)
     stack[1] = member
     assert stack.constants() != before
+
+
+@pytest.mark.parametrize("uppers", [(0.3, 0.3, 0.3), (0.2, 0.3, 0.9)])
+def test_slopes_of_a_shared_input_are_those_of_the_members_alone(uppers):
+    x = torch.linspace(-2, 2, 40).view(8, 5)
+    modules = [nn.RReLU(0.1, upper) for upper in uppers]
+    stack = ch.Stack(modules, seed=3)
+    for member, row in enumerate(stack(x)):
+        with ch.randomness(seed=3, member=member, step=0):
+            assert torch.equal(row, modules[member](x))
+    assert not ch.explain(stack).alone
+    assert len(stack.groups) == 1

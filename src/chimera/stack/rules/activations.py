@@ -20,8 +20,9 @@ def rrelu(
 ) -> Tensor:
     """``F.rrelu``."""
     if training:
-        drawn = torch.empty_like(input).uniform_(lower, upper)
-        slopes = torch.where(input <= 0, drawn, 1)
+        # In memory that is new for every member: an input may be shared.
+        drawn = torch.rand(input.shape, dtype=input.dtype, device=input.device)
+        slopes = torch.where(input <= 0, drawn * (upper - lower) + lower, 1)
     else:
         slopes = torch.where(input <= 0, (lower + upper) / 2, 1)
     result = input * slopes

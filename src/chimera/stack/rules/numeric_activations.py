@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chimera.stack.rules.numeric import number, numeric, refuse_autocast, signed, wide
+from chimera.stack.rules.numeric import exact, number, numeric, refuse_autocast, signed, wide
 from chimera.stack.rules.table import Forward
 
 Formula = Callable[[Any, Tensor], Tensor]
@@ -92,3 +92,17 @@ def local_response_norm(module: nn.LocalResponseNorm, x: Tensor) -> Tensor:
     alpha, beta, k = (number(module, name, x) for name in ("alpha", "beta", "k"))
     y: Tensor = F.local_response_norm(x, module.size, alpha, beta, k)
     return y
+
+
+@numeric(nn.RReLU, lower=signed, upper=signed)
+def rrelu(module: nn.RReLU, x: Tensor) -> Tensor:
+    """Slopes below zero; every member draws what the layer alone draws."""
+    refuse_autocast(module, x)
+    low, width = number(module, "lower", x), exact(module, "upper") - exact(module, "lower")
+    if module.training:
+        drawn = torch.rand(x.shape, dtype=x.dtype, device=x.device)
+        slope = drawn * width.to(x.dtype) + low
+    else:
+        slope = ((exact(module, "lower") + exact(module, "upper")) / 2).to(x.dtype)
+    y = x * torch.where(x <= 0, slope, 1)
+    return x.copy_(y) if module.inplace else y
