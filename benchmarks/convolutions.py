@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from timing import hardware
 from torch import Tensor
 
-from chimera.stack.rules.convolution import GROUPED_UP_TO
+from chimera.stack.rules.convolution import way_of
 
 Convolve = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
 LARGEST = 4e8  # multiplications of a forward of all members
@@ -50,8 +50,8 @@ def product(x: Tensor, w: Tensor, b: Tensor, stride: int, padding: int) -> Tenso
     kernel, side = w.shape[-1], (x.shape[-1] + 2 * padding - w.shape[-1]) // stride + 1
     windows = F.unfold(x.flatten(0, 1), kernel, 1, padding, stride).unflatten(0, x.shape[:2])
     rows = windows.transpose(2, 3).flatten(1, 2)
-    y = torch.baddbmm(b.unsqueeze(1), rows, w.flatten(2).transpose(1, 2))
-    return y.unflatten(1, (-1, side, side)).movedim(-1, 2)
+    y = torch.bmm(rows, w.flatten(2).transpose(1, 2))
+    return y.unflatten(1, (-1, side, side)).movedim(-1, 2) + b.view(len(b), 1, -1, 1, 1)
 
 
 def separate(x: Tensor, w: Tensor, b: Tensor, stride: int, padding: int) -> Tensor:
@@ -94,14 +94,15 @@ def main() -> None:
     for _ in range(options.shapes):
         shape = draw(generator)
         members, images, before, after, kernel, side, stride, padding = shape
-        numbers = images * after * ((side + 2 * padding - kernel) // stride + 1) ** 2
+        rows = images * ((side + 2 * padding - kernel) // stride + 1) ** 2
+        window = before * kernel**2
         found = measure(shape)
-        chosen = found["grouped" if numbers <= GROUPED_UP_TO else "separate"]
+        chosen = found[way_of(members, rows, window, after)]
         losses.append(chosen / min(found.values()) - 1)
         cells = "  ".join(f"{name} {time:8.2f}" for name, time in found.items())
         sizes = f"{members:3} {images:3} {before:3}->{after:<3} {kernel} {side:3} {stride}"
         fastest = min(found, key=found.__getitem__)
-        print(f"{sizes} | {numbers:7} | {cells}  fastest: {fastest:<9} {losses[-1]:5.0%}")
+        print(f"{sizes} | {rows * after:7} | {cells}  fastest: {fastest:<9} {losses[-1]:5.0%}")
     within = sum(loss <= 0.1 for loss in losses)
     print(
         f"within 10% of the fastest: {within} of {len(losses)}; median loss "

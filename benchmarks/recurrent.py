@@ -1,13 +1,15 @@
 """RNN, LSTM and GRU: the loop, a Stack, and the floor of the machine.
 
-    python benchmarks/recurrent.py [--threads 1 2] [--members 64] [--rounds 15]
+    python benchmarks/recurrent.py [--threads 1 2] [--members 64] [--rounds 15] [--kinds LSTM]
 
 A forward and a backward of all members: batch 8, 32 features in and out, 20 steps; every member
-has its own input. The floor is what the operations alone cost that no order of work avoids, each
-at the rate measured on this machine in its own shape and in memory that is there already: the
-input's product and the state's product step by step, their gradients, the sigmoids and tanhs.
-torch runs a single LSTM by one kernel of oneDNN, which is why its loop is hardest to beat. Before
-anything is timed, outputs and gradients are held against the loop in float64.
+has its own input. Then a training step of all members with SGD, each with a learning rate of its
+own: the loop with an optimizer a member, ``train_step`` eager and compiled. The floor is what the
+operations alone cost that no order of work avoids, each at the rate measured on this machine in its
+own shape and in memory that is there already: the input's product and the state's product step by
+step, their gradients, the sigmoids and tanhs. torch runs a single LSTM by one kernel of oneDNN,
+which is why its loop is hardest to beat. Before anything is timed, outputs and gradients are held
+against the loop in float64, and three steps against the loop's.
 """
 
 import argparse
@@ -59,6 +61,56 @@ def candidates(
     return {"loop": loop, "stack": stacked}, apart
 
 
+class Hidden(nn.Module):
+    """The hidden states of a recurrent layer."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layer = getattr(nn, kind)(SIZE, SIZE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.layer(x)[0]
+        return hidden
+
+
+def square(hidden: Tensor) -> Tensor:
+    return hidden.square().mean()
+
+
+def steps(kind: str, members: int) -> dict[str, Callable[[], object]]:
+    """A training step of all members, in three ways; raises where they differ."""
+    torch.manual_seed(0)
+    modules = [Hidden(kind) for _ in range(members)]
+    rates = torch.logspace(-4, -2, members)
+    x = torch.randn(members, STEPS, BATCH, SIZE)
+    taken: dict[str, Callable[[], object]] = {}
+    stacks = {}
+    for engine in ("eager", "compiled"):
+        stacks[engine] = stack = ch.Stack(modules)
+        step = ch.train_step(stack, square, ch.optim.SGD(stack, lr=rates), engine=engine)
+        taken[engine] = lambda step=step: step(ch.each(x))
+    optimizers = [
+        torch.optim.SGD(module.parameters(), lr=float(rate))
+        for module, rate in zip(modules, rates, strict=True)
+    ]
+
+    def loop() -> None:
+        for module, optimizer, row in zip(modules, optimizers, x, strict=True):
+            optimizer.zero_grad()
+            square(module(row)).backward()
+            optimizer.step()
+
+    for _ in range(3):
+        loop()
+        for take in taken.values():
+            take()
+    for stack in stacks.values():
+        for module, mine in zip(modules, stack, strict=True):
+            for one, other in zip(module.parameters(), mine.parameters(), strict=True):
+                torch.testing.assert_close(other, one)
+    return {"loop": loop, **taken}
+
+
 def floor(kind: str, members: int, rounds: int) -> float:
     """Seconds that the operations alone take."""
     gates = GATES[kind] * SIZE
@@ -88,6 +140,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--members", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--kinds", nargs="+", default=list(GATES), choices=list(GATES))
     options = parser.parse_args()
     columns = "{:<6} {:>8} {:>9} {:>9} {:>11} {:>11} {:>11}"
     for threads in options.threads:
@@ -99,7 +152,7 @@ def main() -> None:
                 *("", "loop", "Stack", "floor", "loop/Stack", "loop/floor", "difference")
             )
         )
-        for kind in GATES:
+        for kind in options.kinds:
             worst = candidates(kind, 3, torch.float64)[1]()
             if not worst < 1e-12:
                 raise AssertionError(f"{kind} differs from the loop by {worst:.1e}")
@@ -111,6 +164,20 @@ def main() -> None:
             times = [f"{1000 * each:.2f}" for each in (loop, stack, least)]
             ratios = [f"{loop / stack:.1f}", f"{loop / least:.1f}", f"{worst:.0e}"]
             print(columns.format(kind, *times, *ratios))
+        print("a training step with SGD; ms")
+        columns_of_step = "{:<6} {:>8} {:>9} {:>9} {:>11} {:>14}"
+        print(
+            columns_of_step.format("", "loop", "eager", "compiled", "loop/eager", "loop/compiled")
+        )
+        for kind in options.kinds:
+            found = medians(steps(kind, options.members), rounds=options.rounds, seconds=0.05)
+            loop, eager, compiled = found["loop"], found["eager"], found["compiled"]
+            times = [f"{1000 * each:.2f}" for each in (loop, eager, compiled)]
+            print(
+                columns_of_step.format(
+                    kind, *times, f"{loop / eager:.1f}", f"{loop / compiled:.1f}"
+                )
+            )
 
 
 if __name__ == "__main__":

@@ -25,15 +25,18 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("way", ["grouped", "product", "separate"])
 @pytest.mark.parametrize("images", [(2,), ()])
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_a_chain_is_itself(
-    name: str, own: bool, images: tuple[int, ...], large: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, own: bool, images: tuple[int, ...], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if large:
-        monkeypatch.setattr("chimera.stack.rules.convolution.GROUPED_UP_TO", 0)
+    def chosen(*sizes: int) -> str:
+        *_, unfolds = sizes
+        return way if unfolds or way != "product" else "grouped"
+
+    monkeypatch.setattr("chimera.stack.rules.convolution.way_of", chosen)
     x = torch.randn(*([3] if own else []), *images, 4, 9, 9, dtype=torch.float64)
     for pooling in POOLINGS.values():
         make = CONVOLUTIONS[name]
@@ -50,7 +53,8 @@ def test_indices_are_those_of_the_image() -> None:
     assert all(torch.equal(ours[1], theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
-def test_members_stay_beside_the_channels() -> None:
+def test_members_stay_beside_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chimera.stack.rules.convolution.way_of", lambda *_: "grouped")
     stack = ch.Stack(
         ch.instances(
             lambda: nn.Sequential(

@@ -1,15 +1,14 @@
-"""Convolutions with a member axis: grouped, or one after the other where that is faster.
+"""Convolutions with a member axis: grouped, as a batched product, or one after the other.
 
 Grouped is one convolution with a group a member, bias included. What it takes and gives has the
 members beside the channels, ``[B, N, C, ...]``; vmap would copy it to the members-first order and
 add the bias in a pass of its own. Poolings keep that order (``images.py``), so that a chain of
-convolutions, activations and poolings copies nothing. On a CPU grouped wins while a member's
-output is small, and loses to N separate convolutions, which keep the layout that each likes, when
-it is large. A batched product of unfolded windows is not taken: where channels and kernel are few
-it may be faster than both, elsewhere it is several times slower, and no rule was found that tells
-(``benchmarks/convolutions.py``). On a GPU it is always grouped.
+convolutions, activations and poolings copies nothing. A batched product is one of the weights with
+the unfolded windows of all images. ``way_of`` says which is taken, from the sizes alone, so that
+the same call always computes the same.
 
-Shapes: N members, B images of one member, C channels; x_NBC..., w_NOC...
+Shapes: N members, B images of one member, C channels in, O out, K numbers of a window; x_NBC...,
+w_NOC...
 """
 
 from __future__ import annotations
@@ -22,11 +21,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chimera.stack.rules.steps import product
 from chimera.stack.rules.table import rule
 from chimera.stack.rules.together import is_together, together
 
+_NAME = "grouped, a product or separate, by size"
+
+
+# Fitted to measurements of random shapes, and held against others (``benchmarks/convolutions.py``).
+UNFOLDED_UP_TO = 40_000  # numbers in the windows of all members
+NARROW_UP_TO = 300_000  # the same, where a window is narrow
+NARROW = 9 / 16  # numbers of a window for one channel out
 GROUPED_UP_TO = 65_536  # numbers in one member's output
-_NAME = "grouped, or separate where large"
+
+
+def way_of(members: int, rows: int, window: int, after: int, unfolds: bool = True) -> str:
+    """The fastest way on a CPU: ``"grouped"``, ``"product"`` or ``"separate"``.
+
+    Unfolded windows pay where they are few, sooner where they are small beside what is made of
+    them; in a chain what they give is copied, so that they are not taken further. N separate
+    convolutions, which keep the layout that each likes, do not lose where the output is large, and
+    need no copy of it.
+
+    Args:
+        members: how many.
+        rows: windows of one member, in all its images.
+        window: numbers in one of them.
+        after: channels out.
+        unfolds: whether torch can unfold the windows.
+    """
+    unfolded = members * rows * window
+    if unfolds and unfolded <= (NARROW_UP_TO if window <= NARROW * after else UNFOLDED_UP_TO):
+        return "product"
+    return "separate" if rows * after > GROUPED_UP_TO else "grouped"
 
 
 @rule(nn.Conv1d, _NAME, casts=True)
@@ -38,13 +65,13 @@ def convolution(module: Any, x: Tensor) -> Tensor:
     if not _runs_here(module, x, axes):
         found: Tensor = type(module).forward(module, x)
         return found
-    separate, padding = _is_large(module, x), module.padding
+    padding = module.padding
     if module.padding_mode != "zeros":
         x, padding = F.pad(x, _edges(module), mode=module.padding_mode), 0
     run = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[axes]
     settings = {"stride": module.stride, "padding": padding, "dilation": module.dilation}
-    way = _separately if separate else _grouped
-    y: Tensor = together(way, run, settings, module.groups, axes, x, module.weight, module.bias)
+    given = (run, settings, module.groups, axes, x, module.weight, module.bias)
+    y: Tensor = together(_convolved, *given)
     return y
 
 
@@ -60,8 +87,8 @@ def transposed(module: Any, x: Tensor, output_size: list[int] | None = None) -> 
     run = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[axes]
     names = ("stride", "padding", "output_padding", "dilation")
     settings = {name: getattr(module, name) for name in names}
-    way = _separately if _is_large(module, x) else _grouped
-    y: Tensor = together(way, run, settings, module.groups, axes, x, module.weight, module.bias)
+    given = (run, settings, module.groups, axes, x, module.weight, module.bias)
+    y: Tensor = together(_convolved, *given)
     return y
 
 
@@ -77,17 +104,6 @@ def _runs_here(module: Any, x: Any, axes: int) -> bool:
     )
 
 
-def _is_large(module: Any, x: Tensor) -> bool:
-    axes = len(module.kernel_size)
-    if x.device.type != "cpu":
-        return False
-    strides = math.prod(module.stride)
-    spatial = math.prod(x.shape[-axes:])
-    spatial = spatial * strides if module.transposed else spatial // strides
-    rows = x.shape[0] if x.dim() == axes + 2 else 1
-    return bool(rows * module.out_channels * spatial > GROUPED_UP_TO)
-
-
 def _edges(module: Any) -> list[int]:
     """What ``F.pad`` adds before and after every axis, the last axis first."""
     if module.padding == "valid":
@@ -98,38 +114,95 @@ def _edges(module: Any) -> list[int]:
     return [edge for padding in reversed(module.padding) for edge in (padding, padding)]
 
 
-def _grouped(
+def _convolved(
     size: int,
     run: Callable[..., Tensor],
     settings: dict[str, Any],
     groups: int,
     axes: int,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """The members' convolutions, in the way that is fastest for their sizes."""
+    several = x.dim() == axes + 3
+    x_NBC = x if several else x.unsqueeze(1)
+    transposed, numbers = "output_padding" in settings, not isinstance(settings["padding"], str)
+    if x.device.type != "cpu" or x.stride(0) == 0:  # a shared input: one wider convolution
+        way = "grouped"
+    else:
+        after = weight.shape[2] * groups if transposed else weight.shape[1]
+        strides = math.prod(settings["stride"])
+        places = math.prod(x.shape[-axes:])
+        places = places * strides if transposed else max(1, places // strides)
+        window = weight.shape[1] // groups if transposed else weight.shape[2]
+        window *= math.prod(weight.shape[3:])
+        unfolds = not transposed and axes < 3 and groups == 1 and numbers
+        way = way_of(size, x_NBC.shape[1] * places, window, after, unfolds)
+    if way == "product":
+        y = _as_product(x_NBC, weight, bias, settings)
+    elif way == "separate":
+        y = _separately(run, settings, groups, x_NBC, weight, bias)
+    else:
+        y = _grouped(run, settings, groups, x_NBC, weight, bias)
+    return y if several else y.squeeze(1)
+
+
+def _grouped(
+    run: Callable[..., Tensor],
+    settings: dict[str, Any],
+    groups: int,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
     """One convolution with ``groups`` groups a member; of a shared input one with more channels."""
-    several = x.dim() == axes + 3
-    weights, biases = weight.flatten(0, 1), None if bias is None else bias.flatten()
+    size, weights = len(weight), weight.flatten(0, 1)
+    biases = None if bias is None else bias.flatten()
     if groups == 1 and size > 1 and x.stride(0) == 0 and "output_padding" not in settings:
-        y = run(x[0] if several else x[:1], weights, biases, **settings)
+        y = run(x[0], weights, biases, **settings)
     else:
-        x_BNC = x.transpose(0, 1) if several else x.unsqueeze(0)
-        y = run(x_BNC.flatten(1, 2), weights, biases, groups=groups * size, **settings)
+        y = run(x.transpose(0, 1).flatten(1, 2), weights, biases, groups=groups * size, **settings)
     y_BNO: Tensor = y.unflatten(1, (size, y.shape[1] // size))
-    return y_BNO.transpose(0, 1) if several else y_BNO.squeeze(0)
+    return y_BNO.transpose(0, 1)
 
 
 def _separately(
-    size: int,
     run: Callable[..., Tensor],
     settings: dict[str, Any],
     groups: int,
-    axes: int,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    biases = [None] * size if bias is None else bias.unbind(0)
+    biases = [None] * len(weight) if bias is None else bias.unbind(0)
     rows = zip(x.unbind(0), weight.unbind(0), biases, strict=True)
     return torch.stack([run(*row, groups=groups, **settings) for row in rows])
+
+
+def _as_product(x: Tensor, weight: Tensor, bias: Tensor | None, settings: dict[str, Any]) -> Tensor:
+    """One product a member with the windows of all its images, in one or two dimensions."""
+    flat = x.dim() == 4
+    names = ("stride", "padding", "dilation")
+    stride, padding, dilation = (_as_tuple(settings[name], x.dim() - 3) for name in names)
+    kernel: tuple[int, ...] = tuple(weight.shape[3:])
+    if flat:
+        x, kernel = x.unsqueeze(3), (1, *kernel)
+        stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
+    places = [
+        (side + 2 * pad - wide * (length - 1) - 1) // step + 1
+        for side, pad, wide, length, step in zip(
+            x.shape[3:], padding, dilation, kernel, stride, strict=True
+        )
+    ]
+    windows = F.unfold(x.flatten(0, 1), kernel, dilation, padding, stride)
+    rows_NRK = windows.unflatten(0, x.shape[:2]).transpose(2, 3).flatten(1, 2)
+    y_NRO = product(rows_NRK, weight.flatten(2), None)
+    y: Tensor = y_NRO.unflatten(1, (x.shape[1], *places)).movedim(-1, 2)
+    if bias is not None:
+        y = y + bias.view(len(bias), 1, -1, *[1] * len(places))
+    return y.squeeze(3) if flat else y
+
+
+def _as_tuple(value: Any, axes: int) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
