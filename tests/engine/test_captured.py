@@ -114,6 +114,19 @@ def test_a_result_outlives_the_next_step(fake):
     assert torch.equal(first, kept)
 
 
+def test_what_cannot_be_captured_runs_as_recorded_and_is_said_once(fake, monkeypatch):
+    def refuse(work, changed):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(fake, "record", refuse)
+    expected = trained("eager")
+    with pytest.warns(ch.ChimeraWarning, match="could not be captured .*not permitted") as caught:
+        found = trained("graphed")
+    same(expected, found)
+    assert len([w for w in caught if "captured" in str(w.message)]) == 1
+    assert "more" not in str(caught[0].message)
+
+
 def test_without_a_gpu_it_is_one_error():
     stack = ch.Stack(ch.instances(Net, 2))
     with pytest.raises(ValueError, match=r"engine='graphed' .* on cpu; .* engine='auto'"):

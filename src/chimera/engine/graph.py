@@ -103,8 +103,8 @@ class StepGraph:
         return [*self.recording.factors(), *limit]
 
     def step_of(self, step: int) -> Tensor:
-        """A step's number as the graph takes it."""
-        return torch.tensor(step, device=self._like.device)
+        """A step's number as the graph takes it; made without waiting for the device."""
+        return torch.full((), step, dtype=torch.int64, device=self._like.device)
 
     @torch.no_grad()
     def run(

@@ -249,6 +249,7 @@ def packed(numbers: Sequence[Number], entry: Entry) -> Tensor:
     parameter = entry.parameter
     dtype = wide(parameter)
     if not any(isinstance(number, Tensor) for number in numbers):
-        return torch.tensor(numbers, dtype=dtype, device=parameter.device)
+        # A tensor made on a GPU would wait for all that the GPU was asked before.
+        return torch.tensor(numbers, dtype=dtype).to(parameter.device, non_blocking=True)
     rows = [torch.as_tensor(n, dtype=torch.float64).expand(len(parameter)) for n in numbers]
-    return torch.stack(rows).to(parameter.device, dtype)
+    return torch.stack(rows).to(dtype).to(parameter.device, non_blocking=True)
