@@ -65,6 +65,11 @@ def _written(context: Context) -> Iterable[Place]:
             owner = type(module) if module is not None else method.owner
             if context.sources.method(owner, "train") is not None:
                 continue
+            # A constructor may run a part in evaluation for its sizes, and put the modes back.
+            parts = module.modules() if module is not None else ()
+            fresh = start == "__init__" and context.fresh and module is not None
+            if fresh and all(part.training for part in parts):
+                continue
             for node in ast.walk(method.node):
                 called = _mode(method, module, node)
                 if called is None:
