@@ -2,13 +2,16 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import chimera as ch
+from chimera.fuse.flat import FEW, flat, flat_at_once
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +104,28 @@ def test_what_is_traced_does_not_grow_with_the_branches() -> None:
         program = torch.export.export(fused, (x,))
         sizes.append(sum(node.op == "call_function" for node in program.graph.nodes))
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_many_rows_are_joined_by_one_operation(name: str) -> None:
+    net, x = net_of(name, count=FEW + 1)
+    fused = ch.fuse(net)
+    compare(net, fused, torch.compile(fused, backend="aot_eager", fullgraph=True), x)
+    params = {**dict(fused.named_parameters()), **dict(fused.named_buffers())}
+    call = partial(torch.func.functional_call, fused)
+    graph = make_fx(lambda params, x: call(params, (x,)), tracing_mode="fake")(params, x)
+    targets = [str(node.target) for node in graph.graph.nodes]
+    assert "chimera.flat.default" in targets
+    assert not any("stack" in target for target in targets)
+    program = torch.export.export(ch.fuse(net.eval()), (x,))
+    assert not any("chimera" in str(node.target) for node in program.graph.nodes)
+
+
+def test_rows_of_several_shapes_in_flat_memory() -> None:
+    rows = [torch.randn(2, i).double().requires_grad_() for i in range(1, FEW + 3)]
+    torch.testing.assert_close(flat_at_once(rows), flat(rows))
+    torch.library.opcheck(flat_at_once, (rows,))
+    assert torch.autograd.gradcheck(lambda *rows: flat_at_once(list(rows)), rows)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chimera.fuse.flat import flat
 from chimera.fuse.transforms import transformed
 from chimera.paths.version import versions
 
@@ -63,9 +64,8 @@ class Joint:
 
     def stacked(self, rows: Sequence[Tensor]) -> Tensor:
         """``rows`` as one tensor, in memory of its own."""
-        if self._even:
-            return torch.stack(list(rows))
-        return torch.cat([row.reshape(-1) for row in rows])
+        whole = flat(rows)
+        return whole.view(len(rows), *rows[0].shape) if self._even else whole
 
     def parts(self, whole: Tensor) -> Sequence[Tensor]:
         """The rows of ``whole``, as views."""
