@@ -87,7 +87,8 @@ error or warning that is judged not to be real. What is only worth knowing (`inf
 The first line is the one to expect of networks that are not in the table: rules were mended by what
 it showed, and by earlier runs over {len(checked) - len(tried)} others. `rules` names the commit
 whose rules a row is of, at the first look, too: the rows of 14bfe26 are older than the rules that
-came with 7a3c894, and were not all run again. Most networks with a finding were.
+came with 7a3c894, and those than noise-in-evaluation and tie-undone, which came with 6f3e136; they
+were not all run again. Most networks with a finding were.
 
 ## The first look
 
