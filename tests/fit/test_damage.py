@@ -308,3 +308,10 @@ def test_no_warning_where_nothing_is_wrong(runs: tuple[Path, Path], tmp_path: Pa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(run, resume=True)
+
+
+def test_the_room_that_a_checkpoint_takes_is_said_truly(runs: tuple[Path, Path]) -> None:
+    folder = runs[0] / "checkpoints/9"
+    taken = sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.iterdir())
+    said = read(folder, [list(range(MEMBERS))], list(range(MEMBERS))).bytes
+    assert taken <= said <= 2 * taken

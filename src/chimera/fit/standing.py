@@ -1,5 +1,6 @@
 """Where a run stands, with all that its next step depends on."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,11 @@ from torch import Tensor
 
 from chimera.fit.quarantine import Death
 from chimera.stack.carry import GroupState
+
+_A_TENSOR = 300
+"""Bytes of a file that its name, shape, offsets and digest take."""
+_FILES, _BLOCK = 4, 4096
+"""Files of a checkpoint, and the bytes by which a disk gives room."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,9 @@ class Standing:
 
     @property
     def bytes(self) -> int:
-        """About how much room its files take."""
+        """About how much room its files take: the tensors, what is said of each, whole blocks."""
         tensors = [self.losses, self.figures]
         for group, kept in zip(self.groups, self.optimizer, strict=True):
             tensors += [*group.tensors.values(), *kept.values()]
-        return sum(tensor.nbytes for tensor in tensors)
+        said = _A_TENSOR * len(tensors) + len(json.dumps(self.config))
+        return sum(tensor.nbytes for tensor in tensors) + said + _FILES * _BLOCK
