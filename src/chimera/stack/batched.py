@@ -6,15 +6,12 @@ the caller to keep or drop, except buffers changed in place, which ``Shadow`` ca
 
 from __future__ import annotations
 
-import enum
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import BuiltinFunctionType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +19,6 @@ from chimera.decide.split import Decisions
 from chimera.decide.watch import Sentinel, Watch
 from chimera.draws.mode import Drawing, Key
 from chimera.draws.recompute import refused, restoring
-from chimera.paths.nest import LEAF, Shape, flatten
 from chimera.paths.shared import Links
 from chimera.paths.slots import Exchange
 from chimera.paths.version import unchanged, version
@@ -30,12 +26,12 @@ from chimera.stack.absent import rows_at
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.functorch import over_members
 from chimera.stack.group import Group
+from chimera.stack.leaves import Leaves, Taken
 from chimera.stack.outputs import Outputs
 from chimera.stack.rules import FUNCTIONS
 from chimera.stack.rules.autocast import Autocast, autocast_of
 
 Call = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
-_Taken = tuple[list[Any], list[bool], Shape]
 
 
 @dataclass(slots=True)
@@ -88,58 +84,6 @@ class Shadow:
         """
         for tensor, copy in zip(self._tensors, self._copies, strict=True):
             tensor.data.copy_(copy)
-
-
-class Unbatchable(Exception):
-    """A call that gives or keeps an object that may hold tensors, or what one run cannot give."""
-
-
-# What holds no tensor, so that it is the same for all members of a run.
-_CONSTANTS: tuple[type, ...] = (
-    *(bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range, slice, type),
-    *(torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format),
-    *(enum.Enum, BuiltinFunctionType, np.generic),
-)
-
-
-def _is_constant(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return bool(value.dtype != np.object_)
-    return isinstance(value, _CONSTANTS)
-
-
-class _Leaves:
-    """Sorts a call's results: tensors go out through vmap, other values beside it.
-
-    Args:
-        group: the group, a module of which a result may be.
-    """
-
-    def __init__(self, group: Group) -> None:
-        self.tensors: list[Tensor] = []
-        self._group = group
-
-    def _is_module(self, value: Any) -> bool:
-        return any(value is module for _, module in self._group.reading.modules)
-
-    def take(self, value: Any, *, objects: bool = False) -> _Taken:
-        """Raises Unbatchable for a leaf of which nothing is known."""
-        if isinstance(value, Tensor):
-            self.tensors.append(value)
-            return [len(self.tensors) - 1], [True], LEAF
-        leaves, shape = flatten(value, objects=objects)
-        for leaf in leaves:
-            known = isinstance(leaf, Tensor) or _is_constant(leaf) or self._is_module(leaf)
-            if not known:
-                kind = type(leaf).__name__
-                raise Unbatchable(f"the call gives or keeps a {kind}, which may hold tensors")
-        stacked = [isinstance(leaf, Tensor) for leaf in leaves]
-        places: list[Any] = []
-        for leaf, is_tensor in zip(leaves, stacked, strict=True):
-            places.append(len(self.tensors) if is_tensor else leaf)
-            if is_tensor:
-                self.tensors.append(leaf)
-        return places, stacked, shape
 
 
 def run_batched(
@@ -209,7 +153,7 @@ def run_batched(
             return run_one(slots, leaves)
 
     def run_one(slots: Any, leaves: list[Any]) -> tuple[Tensor, ...]:
-        sorter = _Leaves(group)
+        sorter = Leaves(group)
         exchange.put(slots)
         try:
             kept["output"] = sorter.take(call(group.template, *arguments.rebuild(leaves)))
@@ -257,7 +201,7 @@ def run_batched(
             public=wary,
         )
 
-    def outputs(taken: _Taken) -> Outputs:
+    def outputs(taken: Taken) -> Outputs:
         leaves, stacked, shape = taken
         found = [flat[x] if flag else x for x, flag in zip(leaves, stacked, strict=True)]
         return Outputs(mine, found, shape, stacked)
