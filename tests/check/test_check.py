@@ -259,3 +259,20 @@ def test_rules_share_their_runs():
     runs.clear()
     ch.summary(Counted, ch.spec("batch", 4))
     assert runs.count(True) == 1
+
+
+def test_modes_of_torch_that_a_forward_sets_for_good_are_put_back():
+    class SetsModes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x):
+            torch.set_default_dtype(torch.float64)
+            torch.set_grad_enabled(False)
+            return self.linear(x)
+
+    for examined in (SetsModes(), SetsModes):
+        ch.check(examined, ch.spec(2, 4))
+        assert torch.get_default_dtype() == torch.float32
+        assert torch.is_grad_enabled()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from chimera.build.construct import construct_without_data
@@ -53,8 +54,9 @@ def check(
                 f"ignore: there is no check rule {name!r}; there are: {', '.join(sorted(rules))}"
             )
     inputs = None if spec is None else as_specified(spec)
-    context, failure = _context(module, inputs, loss)
-    found = looked(context, left_out)
+    with _modes_restored():
+        context, failure = _context(module, inputs, loss)
+        found = looked(context, left_out)
     explained = any(finding.severity == "error" for finding in found)
     if failure is not None and not explained and _CONSTRUCTOR not in left_out:
         found.append(failure)
@@ -63,7 +65,7 @@ def check(
 
 def looked(context: Context, left_out: Iterable[str] = ()) -> list[Finding]:
     """What the rules find, but for those named in ``left_out``, the worst first."""
-    with classes_restored(context.uses), _seldom_collected():
+    with classes_restored(context.uses), _modes_restored(), _seldom_collected():
         found = [
             finding
             for name, rule in all_rules().items()
@@ -81,6 +83,17 @@ def _of(rule: Rule, context: Context) -> Iterator[Finding]:
     except Exception as error:
         error.add_note(f'in the check rule {rule.name}: ignore=["{rule.name}"] leaves it out')
         raise
+
+
+@contextmanager
+def _modes_restored() -> Iterator[None]:
+    """Put back the modes of torch that a constructor or a forward changes for good."""
+    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
 
 
 @contextmanager
