@@ -20,16 +20,16 @@ FEW = 8
 
 def flat(rows: Sequence[Tensor]) -> Tensor:
     """The numbers of ``rows``, one row's after the other's."""
-    if len(rows) > FEW and _in_a_graph(rows[0]):
+    if at_once(rows):
         joined: Tensor = flat_at_once(list(rows))
         return joined
     return torch.cat([row.reshape(-1) for row in rows])
 
 
-def _in_a_graph(row: Tensor) -> bool:
-    """Whether a graph is made that is run here: its tensors are of classes of their own."""
-    known = type(row) in (nn.Parameter, Tensor, nn.Buffer)
-    return not known and not torch.compiler.is_exporting()
+def at_once(rows: Sequence[Tensor]) -> bool:
+    """Whether they are many, in a graph that is run here: its tensors are of their own classes."""
+    known = type(rows[0]) in (nn.Parameter, Tensor, nn.Buffer)
+    return len(rows) > FEW and not known and not torch.compiler.is_exporting()
 
 
 @torch.library.custom_op("chimera::flat", mutates_args=())

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chimera.fuse.flat import flat
+from chimera.fuse.flat import at_once, flat
 from chimera.fuse.transforms import transformed
 from chimera.paths.version import versions
 
@@ -64,6 +64,8 @@ class Joint:
 
     def stacked(self, rows: Sequence[Tensor]) -> Tensor:
         """``rows`` as one tensor, in memory of its own."""
+        if self._even and not at_once(rows):
+            return torch.stack(list(rows))
         whole = flat(rows)
         return whole.view(len(rows), *rows[0].shape) if self._even else whole
 
