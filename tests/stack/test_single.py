@@ -1,7 +1,9 @@
 """Members run one by one: hooks, errors, what has no member axis; each keeps to itself."""
 
+import random
 import traceback
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -340,3 +342,23 @@ def test_writing_back_in_another_mode_says_what_to_call():
     stack = ch.Stack([Base(), Base()])
     with pytest.raises(ValueError, match=r"set its mode with \.train\(\) or \.eval\(\)"):
         stack[1] = stack[1].eval()
+
+
+@pytest.mark.parametrize("source", [random.random, np.random.rand])
+def test_numbers_that_torch_does_not_know_of_are_each_members_own(source):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.linear(x) * float(source())
+
+    random.seed(0), np.random.seed(0)
+    modules = [Scaled() for _ in range(3)]
+    stack, x = ch.Stack(modules), torch.ones(2, 4)
+    for _ in range(2):
+        outputs = stack(x)
+        scales = [(o / m.linear(x)).mean().item() for o, m in zip(outputs, modules, strict=True)]
+        assert len({round(scale, 5) for scale in scales}) == 3
+    assert "DrawnOutside" in str(ch.explain(stack))

@@ -7,7 +7,9 @@ Under the mode ``DataFree``
   program names: so ``.item()`` on a small schedule works and a large network takes no memory;
 - where tensors with and without data meet, the result has no data;
 - a tensor with data into which one without is written counts as one without from then on;
-- moving a tensor to a device moves nothing.
+- moving a tensor to a device moves nothing;
+- a product of matrices of two dtypes is an error, as with data, where torch's own functions without
+  data multiply them.
 """
 
 import operator
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
@@ -53,6 +56,13 @@ _IN_PLACE = _named(
     "__iadd__ __iand__ __idiv__ __ifloordiv__ __ilshift__ __imod__ __imul__ __ior__ __ipow__ "
     "__irshift__ __isub__ __itruediv__ __ixor__ __setitem__",
 )
+_MULTIPLIED = {
+    **dict.fromkeys((*_named(torch, "matmul mm mv"), torch.nn.functional.linear), (0, 1)),
+    **dict.fromkeys(_named(torch.Tensor, "matmul mm mv __matmul__ __rmatmul__"), (0, 1)),
+    **dict.fromkeys((*_named(torch, "addmm addmv"), *_named(torch.Tensor, "addmm addmv")), (1, 2)),
+    torch.nn.functional.multi_head_attention_forward: (0, 11),
+}
+"""Functions that multiply matrices, and the places of two of them."""
 
 
 class DataFree(TorchFunctionMode):
@@ -103,6 +113,8 @@ class DataFree(TorchFunctionMode):
         if not tensors:
             return _make(func, args, named) if func in _MAKERS else called(func, args, named)
         hidden = [tensor for tensor in tensors if self.hidden(tensor)]
+        if hidden and func in _MULTIPLIED:
+            _check_dtypes(args, *_MULTIPLIED[func])
         if not hidden or all(tensor.is_meta for tensor in tensors):
             result = called(func, args, named)
         else:
@@ -133,6 +145,15 @@ class DataFree(TorchFunctionMode):
                 storage = _storage(tensor)
                 self._written[storage.data_ptr()] = storage
         return result
+
+
+def _check_dtypes(args: tuple[Any, ...], *places: int) -> None:
+    if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
+        return
+    dtypes = [a.dtype for a in (args[i] for i in places if i < len(args)) if isinstance(a, Tensor)]
+    if len(set(dtypes)) > 1:
+        one, other = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise RuntimeError(f"mat1 and mat2 must have the same dtype, but got {one} and {other}")
 
 
 def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:

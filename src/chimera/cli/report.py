@@ -38,7 +38,7 @@ def print_result(
     print_line(console)
     if result.ranking:
         print_line(console, f"Best members by validation: {result.metric}")
-        console.print(_best(result, own))
+        console.print(_best(result, own, console.width))
     else:
         print_line(console, "No member has finite figures: a lower --lr may help.")
     _figures(console, result)
@@ -78,22 +78,28 @@ def print_line(console: Console, text: str = "") -> None:
     console.print(wrapped, markup=False, highlight=False, soft_wrap=True)
 
 
-def _best(result: Result, own: Sequence[str]) -> Table:
-    """The best members by validation, one a row."""
+def _best(result: Result, own: Sequence[str], width: int) -> Table:
+    """The best members by validation, one a row; of too many columns, those of training go first."""
     metric = result.metric
+    rows = [result.table[position] for position in result.ranking[:_SHOWN]]
+    columns = {
+        "member": [str(row["member"]) for row in rows],
+        "lr": [f"{row['lr']:.2e}" for row in rows],
+        **{name: [_short(row[name]) for row in rows] for name in own},
+        "train loss": [f"{row['train_loss']:.4f}" for row in rows],
+        **{
+            part: [f"{row[f'{part}_{metric}']:.4f}" for row in rows]
+            for part in ("train", "validation", "test")
+        },
+    }
+    for spared in ("train loss", "train"):
+        if sum(3 + max(map(len, (name, *cells))) for name, cells in columns.items()) >= width:
+            del columns[spared]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    parts = ("train", "validation", "test")
-    for heading in ("member", "lr", *own, "train loss", *parts):
-        table.add_column(heading, justify="right")
-    for position in result.ranking[:_SHOWN]:
-        row = result.table[position]
-        table.add_row(
-            str(row["member"]),
-            f"{row['lr']:.2e}",
-            *(_short(row[name]) for name in own),
-            f"{row['train_loss']:.4f}",
-            *(f"{row[f'{part}_{metric}']:.4f}" for part in parts),
-        )
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=name not in own, overflow="fold")
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
     return table
 
 

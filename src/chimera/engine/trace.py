@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from chimera.draws.outside import none_outside
 from chimera.engine.program import Uncapturable
 
 # What torch raises where a recording meets a condition on data; the second has no public name.
@@ -27,9 +28,11 @@ def recorded(function: Callable[..., list[Tensor]], flat: list[Tensor]) -> Graph
 
     Raises:
         Uncapturable: the folder of torch's compiler cannot be written.
+        DrawnOutside: ``function`` draws a number that would become a constant of the graph.
     """
     _check_cache()
-    found = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
+    with none_outside():
+        found = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
     assert isinstance(found, GraphModule)
     return found
 

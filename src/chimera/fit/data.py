@@ -5,6 +5,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,12 @@ from torch import Tensor
 from chimera.build.spec import Spec, spec
 from chimera.draws.counter import derive, member_keys, permutations
 from chimera.fit.mapped import Mapped, as_tensor, in_file, map_npy, pieces
+from chimera.paths.notice import ChimeraWarning
 
 Samples = TypeVar("Samples", Tensor, Mapped, Tensor | Mapped)
 Task = Literal["classification", "regression"]
 _SPLIT = 0x73706C6974  # "split": keeps this permutation apart from the members' own
+_MANY_CLASSES = 1000  # above, numbers of which few occur are rather amounts
 _PARTS = ("train", "validation", "test")
 
 
@@ -246,7 +249,17 @@ def _classes(labels: Tensor) -> int:
     if len(negative):
         row = int(negative[0])
         raise ValueError(f"y holds class numbers from 0, got {int(labels[row])} in row {row}")
-    return int(labels.max()) + 1 if len(labels) else 0
+    if not len(labels):
+        return 0
+    count, used = int(labels.max()) + 1, len(labels.unique())
+    if count > _MANY_CLASSES and count > 10 * used:
+        warnings.warn(
+            f"y of whole numbers holds classes: {count} of them, of which {used} occur; floats mean "
+            "regression (y.float())",
+            ChimeraWarning,
+            stacklevel=4,
+        )
+    return count
 
 
 def _fractions(split: Sequence[float]) -> tuple[float, float, float]:

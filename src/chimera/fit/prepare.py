@@ -27,6 +27,8 @@ def prepare(modules: Members, data: Data, seed: int, device: str | torch.device 
         ValueError: there is no member, or ``device`` is none of this machine.
     """
     place = None if device is None else as_device("device", device)
+    if place is not None and place.type == "meta":
+        raise ValueError("device: 'meta' holds no numbers, and nothing trains there; 'cpu' does")
     if isinstance(modules, Stack):
         stack = modules
     else:

@@ -202,7 +202,10 @@ def _check_holds(path: Path, resume: Resume) -> None:
         return
     if resume is True:
         what = "is not there" if not path.exists() else "holds no run that was started"
-        raise ValueError(f"resume: {str(path)!r} {what}; leave out resume to start one there")
+        raise ValueError(
+            f"resume: {str(path)!r} {what}; without resume, out={str(path)!r} (--out {path}) starts "
+            "one there"
+        )
     if names:
         claim_empty(path, ignore={LOCK})
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from chimera.decide.split import Decisions
 from chimera.decide.watch import Sentinel, Watch
 from chimera.draws.mode import Drawing, Key
+from chimera.draws.outside import none_outside
 from chimera.draws.recompute import refused, restoring
 from chimera.paths.shared import Links
 from chimera.paths.slots import Exchange
@@ -120,6 +121,7 @@ def run_batched(
     Raises:
         Differ: the members run differ in a condition.
         Undrawable: a draw that has no member axis.
+        DrawnOutside: a draw that torch does not know of.
         Exception: whatever the call raises, or vmap where it cannot batch.
     """
     index = None if places is None else index_of(places, group.device)
@@ -193,6 +195,7 @@ def run_batched(
             modes.enter_context(restoring(refused))
         if torch.backends.mha.get_fastpath_enabled():
             modes.enter_context(_slow_attention())
+        modes.enter_context(none_outside())
         flat = over_members(
             member,
             [*tensors, *numbers, *given],

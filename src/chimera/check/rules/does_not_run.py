@@ -31,12 +31,19 @@ def find(context: Context) -> Iterable[Place]:
         yield _place(experiment.failure, what, "error" if given else "info")
 
 
+_CAME = re.compile(r"^  (came|wanted):(.*(?:\n    .*)*)", re.MULTILINE)
+"""What the note says of inputs: in its line, or indented in lines of their own."""
+
+
 def _place(error: Exception, on: str, severity: Severity) -> Place:
     note = "\n".join(getattr(error, "__notes__", ()))
     at, line, mend = AT.search(note), LINE.search(note), _MEND.search(note)
     path = at[1] if at is not None and at[1] != "(root)" else ""
     text = f"forward raises {type(error).__name__} {on}: {error}"
-    came = [part.strip() for part in note.splitlines() if part.startswith(("  came", "  wanted"))]
+    came = [
+        f"{name}: {', '.join(part.strip() for part in said.strip().splitlines())}"
+        for name, said in _CAME.findall(note)
+    ]
     return Place(
         path,
         "; ".join([text, *came]),
