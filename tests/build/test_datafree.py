@@ -140,3 +140,28 @@ def test_gradients_with_respect_to_inputs(mode):
 )
 def test_layers_of_torch_run(layer, mode):
     layer(empty(3, 5000))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x: nn.Linear(8, 3)(x),
+        lambda x: x @ nn.Linear(3, 8).weight,
+        lambda x: torch.addmm(torch.zeros(3), x, nn.Linear(3, 8).weight),
+        lambda x: torch.matmul(x[None], nn.Linear(3, 8).weight),
+        lambda x: nn.MultiheadAttention(8, 2)(x, x, x),
+    ],
+    ids=["linear", "@", "addmm", "matmul", "attention"],
+)
+def test_products_of_two_dtypes_are_refused_as_with_data(product, dtype, mode):
+    with pytest.raises(RuntimeError, match="dtype"):
+        product(torch.empty(2, 8, dtype=dtype, device="meta"))
+    mode.paused = True
+    with pytest.raises(RuntimeError):
+        product(torch.ones(2, 8, dtype=dtype))
+
+
+def test_autocast_lets_products_of_two_dtypes_pass(mode):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        nn.Linear(8, 3)(torch.empty(2, 8, dtype=torch.bfloat16, device="meta"))

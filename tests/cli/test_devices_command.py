@@ -52,7 +52,8 @@ class Wrong(Net):
             raise ArithmeticError("broken on purpose")
         return super().forward(x)
 """
-FIT = ["fit", "digits", "--members", "5", "--epochs", "4", "--checkpoint-every", "1"]
+SHORT = ["fit", "digits", "--members", "5", "--epochs", "4"]
+FIT = [*SHORT, "--checkpoint-every", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +126,7 @@ def test_a_rank_killed_under_the_launcher_starts_again_and_ends_the_same() -> No
 
 
 def test_an_error_of_one_rank_is_one_line_with_its_frame() -> None:
-    process = started("chimera", *FIT, "--module", "nets.py:Wrong", "--devices", "2")
+    process = started("chimera", *SHORT, "--module", "nets.py:Wrong", "--devices", "2")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert len(err.splitlines()) == 1, err
@@ -135,7 +136,9 @@ def test_an_error_of_one_rank_is_one_line_with_its_frame() -> None:
 
 
 def test_a_mistake_is_one_line_and_two() -> None:
-    process = started("chimera", *FIT, "--module", "nets.py:Net", "--devices", "2", "--lr", "much")
+    process = started(
+        "chimera", *SHORT, "--module", "nets.py:Net", "--devices", "2", "--lr", "much"
+    )
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert err.startswith("chimera: --lr: expected a number above 0")
@@ -181,10 +184,10 @@ def runs(pid: int) -> bool:
 
 @pytest.mark.parametrize("devices", ["0", "two", "-1", "2.5"])
 def test_devices_that_are_none(devices: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*FIT, "--module", "nets.py:Net", f"--devices={devices}"]) == 2
+    assert main([*SHORT, "--module", "nets.py:Net", f"--devices={devices}"]) == 2
     assert "--devices: expected a whole number of at least 1 or auto" in capsys.readouterr().err
 
 
 def test_one_device_is_this_process(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*FIT, "--module", "nets.py:Net", "--devices", "1"]) == 0
+    assert main([*SHORT, "--module", "nets.py:Net", "--devices", "1"]) == 0
     assert "on cpu: " in capsys.readouterr().out

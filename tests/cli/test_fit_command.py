@@ -302,3 +302,40 @@ def test_a_terminal_sees_a_bar_and_no_colour_is_honoured(colour: bool) -> None:
     assert "100%" in seen.decode()
     assert bool(re.search(rb"\x1b\[[0-9;]*3[0-9]", seen)) == colour
     assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize(
+    "option", [["--keep", "3"], ["--checkpoint-every", "1"], ["--force-unlock"]]
+)
+def test_what_is_kept_needs_a_directory(capsys, option):
+    assert main(["fit", "digits", "--module", "mlp", *option]) == 2
+    assert capsys.readouterr().err == (
+        f"chimera: {option[0]} needs --out DIR: without it a run keeps nothing\n"
+    )
+
+
+def test_figures_stay_whole_beside_many_columns(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wide.py").write_text(
+        "import torch\n\n\nclass Wide(torch.nn.Sequential):\n"
+        "    def __init__(self, hidden=8, slope=0.1, bias=True, act='relu'):\n"
+        "        super().__init__(torch.nn.Flatten(), torch.nn.LazyLinear(hidden, bias),\n"
+        "                         torch.nn.LeakyReLU(slope), torch.nn.LazyLinear(10))\n"
+    )
+    sets = ["hidden=4,8", "slope=0.1,0.2", "bias=True,False", "act=tanh,relu"]
+    options = ["--members", "4", "--epochs", "1", *(w for s in sets for w in ("--set", s))]
+    assert main(["fit", "digits", "--module", "wide.py:Wide", *options]) == 0
+    table = capsys.readouterr().out.split("Test accuracy")[0]
+    assert "…" not in table
+    assert max(map(len, table.splitlines())) <= 80
+    heading = next(line for line in table.splitlines() if "member" in line and "lr" in line)
+    assert heading.split() == [
+        "member",
+        "lr",
+        "hidden",
+        "slope",
+        "bias",
+        "act",
+        "validation",
+        "test",
+    ]

@@ -115,3 +115,12 @@ def test_mistakes_are_told(
 ) -> None:
     with pytest.raises(error, match=re.escape(message)):
         ch.data(x, y, **options)
+
+
+def test_numbers_that_are_amounts_rather_than_classes_are_told():
+    x, y = torch.rand(60, 4), torch.arange(60) % 3 * 1_000_000
+    with pytest.warns(
+        ch.ChimeraWarning, match="2000001 of them, of which 3 occur; floats mean reg"
+    ):
+        ch.data(x, y)
+    ch.data(x, torch.arange(60) * 10)  # classes of which few occur

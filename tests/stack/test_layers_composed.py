@@ -371,7 +371,7 @@ def test_a_batch_of_nothing(factory, shape):
     [
         (lambda: nn.Conv2d(3, 16, 3, padding=1), (8, 3, 26, 26)),
         (lambda: nn.Conv2d(4, 16, 3, padding="same", padding_mode="circular"), (8, 4, 24, 24)),
-        (lambda: nn.Conv1d(4, 32, 4, padding=2, padding_mode="replicate"), (16, 4, 140)),
+        (lambda: nn.Conv1d(4, 32, 4, padding=2, padding_mode="replicate"), (16, 4, 600)),
         (lambda: nn.Conv2d(4, 16, 3, groups=2, dilation=2, padding_mode="reflect"), (8, 4, 28, 28)),
         (lambda: nn.ConvTranspose2d(3, 8, 3, stride=2, output_padding=1), (8, 3, 18, 18)),
     ],

@@ -124,9 +124,9 @@ def fit(
     if resume is not None and out is not None:
         raise Mistake("--out and --resume exclude each other: --resume DIR names the directory")
     kept = {"--checkpoint-every": checkpoint_every, "--keep": keep, "--force-unlock": force_unlock}
-    for name, value in kept.items():
-        if value and out is None and resume is None:
-            raise Mistake(f"{name} needs --out DIR: without it a run keeps nothing")
+    for option, told_to in kept.items():
+        if told_to and out is None and resume is None:
+            raise Mistake(f"{option} needs --out DIR: without it a run keeps nothing")
     for name, value in (("DATA", data), ("--module", module)):
         if value is None and resume is None:
             raise Mistake(f"parameter {name} requires an argument; see chimera fit --help")

@@ -79,7 +79,7 @@ def print_line(console: Console, text: str = "") -> None:
 
 
 def _best(result: Result, own: Sequence[str], width: int) -> Table:
-    """The best members by validation, one a row; of too many columns, those of training go first."""
+    """The best members by validation, one a row; too many columns push out those of training."""
     metric = result.metric
     rows = [result.table[position] for position in result.ranking[:_SHOWN]]
     columns = {

@@ -254,8 +254,8 @@ def _classes(labels: Tensor) -> int:
     count, used = int(labels.max()) + 1, len(labels.unique())
     if count > _MANY_CLASSES and count > 10 * used:
         warnings.warn(
-            f"y of whole numbers holds classes: {count} of them, of which {used} occur; floats mean "
-            "regression (y.float())",
+            f"y of whole numbers holds classes: {count} of them, of which {used} occur; "
+            "floats mean regression (y.float())",
             ChimeraWarning,
             stacklevel=4,
         )

@@ -203,8 +203,8 @@ def _check_holds(path: Path, resume: Resume) -> None:
     if resume is True:
         what = "is not there" if not path.exists() else "holds no run that was started"
         raise ValueError(
-            f"resume: {str(path)!r} {what}; without resume, out={str(path)!r} (--out {path}) starts "
-            "one there"
+            f"resume: {str(path)!r} {what}; without resume, out={str(path)!r} (--out {path}) "
+            "starts one there"
         )
     if names:
         claim_empty(path, ignore={LOCK})
