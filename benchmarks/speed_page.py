@@ -110,7 +110,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 def page(results: Path) -> str:
     """The text of the page."""
     parts = [HEAD]
-    for path in sorted(results.glob("peers-*.json")):
+    for path in sorted(results.glob("peers-*.json"), key=lambda path: path.stem):
         known = json.loads(path.read_text())
         title = "Shapes drawn from a seed" if "seed" in path.stem else "Chosen shapes"
         parts += [f"## {title}\n\n{said(known)}\n", "\n".join(table(known["rows"]))]
