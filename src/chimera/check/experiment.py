@@ -14,6 +14,7 @@ from chimera.build.inputs import Inputs
 from chimera.build.twin import replica
 from chimera.check.given import FEW, again, asking, filled, has, resized, rows, specified
 from chimera.check.tape import Tape
+from chimera.draws.outside import drew, states
 from chimera.draws.seeds import forked
 from chimera.paths.nest import tensors_in
 from chimera.paths.notes import point
@@ -63,12 +64,14 @@ class Experiment:
         """A run of a copy, and what it returned; what the network raises is raised."""
         tape = Tape(replica(self.net).train(train))
         with quiet(), torch.enable_grad():
-            inputs = (given or self.given).map(again)
+            inputs, before = (given or self.given).map(again), states()
             try:
                 return tape, tape.run(inputs.args, inputs.kwargs)
             except Exception as error:
                 point(error, tape.root)
                 raise
+            finally:
+                tape.outside = drew(before)
 
     @cached_property
     def training(self) -> Tape | None:

@@ -42,6 +42,7 @@ class Tape(TorchFunctionMode):
         outputs: what it returned.
         switched: the paths of the modules whose mode the run changed.
         gaps: whether a tensor came from where torch's functions are not seen.
+        outside: whose numbers the run drew besides torch's, in words.
     """
 
     def __init__(self, root: nn.Module) -> None:
@@ -51,6 +52,7 @@ class Tape(TorchFunctionMode):
         self.outputs: tuple[Value, ...] = ()
         self.inputs: tuple[Value, ...] = ()
         self.gaps = False
+        self.outside: list[str] = []
         self.switched: tuple[str, ...] = ()
         self.root = root
         self._run = next(_RUNS)

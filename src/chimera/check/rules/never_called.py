@@ -26,7 +26,8 @@ def find(context: Context) -> Iterable[Place]:
     }
     yield from _idle(context, tapes)
     severity: Severity | None = None
-    if _has_more_arguments(experiment.net, len(experiment.tensors)):
+    by_lot = any(tape.outside for tape in tapes)
+    if by_lot or _has_more_arguments(experiment.net, len(experiment.tensors)):
         severity = "info"
     yield from _own_parameters(experiment.net, tapes, unused, severity)
     modules = dict(experiment.net.named_modules())
@@ -40,7 +41,8 @@ def find(context: Context) -> Iterable[Place]:
         yield Place(
             path,
             f"{type(module).__name__} is never used, with "
-            f"{sum(p.numel() for p in module.parameters()):,} parameters",
+            f"{sum(p.numel() for p in module.parameters()):,} parameters"
+            + (", in runs that draw by lot what they do" if by_lot else ""),
             file,
             line,
             # One of a list may be chosen by the data or by a setting.

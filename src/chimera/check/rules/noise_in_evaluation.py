@@ -26,6 +26,12 @@ def find(context: Context) -> Iterable[Place]:
     if experiment is None or experiment.evaluation is None:
         return
     tape = experiment.evaluation
+    if tape.outside:
+        yield Place(
+            "",
+            f"forward draws from {' and '.join(tape.outside)} in evaluation, too: no draw asks "
+            "self.training",
+        )
     noise: set[Value] = set()
     masks: set[Value] = set()
     data = set(tape.inputs)
