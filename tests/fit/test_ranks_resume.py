@@ -198,9 +198,9 @@ def test_sigterm_does_not_wait_for_a_dead_or_a_stopped_rank(
     ended = running.ended()
     assert {ended.codes[0], ended.codes[2]} <= {143, 1}, ended.err
     assert 143 in ended.codes, ended.err
-    stopped = ended.err[ended.codes.index(143)]
-    assert "rank 1 " in stopped
-    assert "resume=True) goes on" in stopped
+    # Of the two that end, the later may find the earlier gone, and name that one.
+    assert any("rank 1 " in ended.err[rank] for rank in (0, 2)), ended.err
+    assert "resume=True) goes on" in ended.err[ended.codes.index(143)]
 
 
 def _runs(pid: int) -> bool:
