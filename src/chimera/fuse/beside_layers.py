@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from chimera.blocks import Residual
 from chimera.fuse.beside import Beside
 from chimera.fuse.beside_products import Products
-from chimera.fuse.convolutions import BATCH_NORMS, CONVOLUTIONS, POOLS
+from chimera.fuse.convolutions import BATCH_NORMS, CONVOLUTIONS, POOLS, joints_of_norm
 from chimera.fuse.program import (
     BESIDE,
     Met,
@@ -139,11 +139,7 @@ def _pool(program: Program, modules: tuple[Any, ...]) -> Operation:
 @lowers(*BATCH_NORMS, tables=_TABLES)
 def _batch_norm(program: Program, modules: tuple[Any, ...]) -> Operation:
     module = modules[0]
-    if module.momentum is None:
-        raise Unlowerable("batch norm with momentum=None")
-    program.moded.append(modules)
-    names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    weight, bias, mean, var, count = (program.joint(modules, name) for name in names)
+    weight, bias, mean, var, count = joints_of_norm(program, modules)
     axes, widths = BATCH_NORMS[type(module)], tuple(each.num_features for each in modules)
 
     def run_batch_norm(x: Beside, run: Run) -> Beside:

@@ -129,14 +129,23 @@ BATCH_NORMS: dict[type[nn.Module], tuple[int, ...]] = {
 }
 
 
-@lowers(*BATCH_NORMS)
-def _batch_norm(program: Program, modules: tuple[Any, ...]) -> Operation:
-    module = modules[0]
-    if module.momentum is None:
+def joints_of_norm(program: Program, modules: tuple[Any, ...]) -> list[int | None]:
+    """Of batch norms: weight, bias, running mean and variance, and the count of batches.
+
+    Raises:
+        Unlowerable: their statistics are means of all batches.
+    """
+    if modules[0].momentum is None:
         raise Unlowerable("batch norm with momentum=None")
     program.moded.append(modules)
     names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    weight, bias, mean, var, count = (program.joint(modules, name) for name in names)
+    return [program.joint(modules, name) for name in names]
+
+
+@lowers(*BATCH_NORMS)
+def _batch_norm(program: Program, modules: tuple[Any, ...]) -> Operation:
+    module = modules[0]
+    weight, bias, mean, var, count = joints_of_norm(program, modules)
     axes = BATCH_NORMS[type(module)]
 
     def run_batch_norm(x: Lanes, run: Run) -> Lanes:

@@ -25,14 +25,9 @@ from chimera.scale.settle import settle_at_exit
 class Ranks(Meeting):
     """The processes that make one run together.
 
-    Args:
-        name: of what they do together, the same on all of them and new each time.
-        store: of the process group.
-        rank: of this process.
-        size: how many there are.
+    Arguments and attributes are those of a `Meeting`, and one more attribute.
 
     Attributes:
-        rank, size, peers: as a `Meeting` has them.
         team: the ranks that train.
     """
 
