@@ -1,6 +1,8 @@
 """Ranks for tests: a process that has torch loaded forks as many as are wanted."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +14,8 @@ from typing import Any
 
 import pytest
 
-# Reads jobs from its input, forks their ranks, and tells their process ids, then their exit codes.
+# Reads jobs from its input, forks their ranks, and tells their process ids; a further line asks for
+# their exit codes. Until then an ended rank keeps its process id: no other can be hit by mistake.
 SERVER = """
 import json, os, sys, traceback
 import torch
@@ -74,6 +77,7 @@ for line in sys.stdin:
         os.write(tell, f"{store.port:5}".encode())
     os.close(told), os.close(tell)
     print(json.dumps(children), flush=True)
+    sys.stdin.readline()
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     print(json.dumps(codes), flush=True)
     del store
@@ -97,8 +101,21 @@ class Running:
         self._server, self.folder, self._ranks = server, folder, ranks
         self.pids: list[int] = json.loads(server.line())
 
+    def killed(self) -> None:
+        """End what a failed test left behind."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGKILL)
+        self.codes()
+
+    def codes(self) -> list[int]:
+        """Wait for every rank's exit code."""
+        self._server.tell("")
+        codes: list[int] = json.loads(self._server.line())
+        self._server.running = None
+        return codes
+
     def ended(self) -> Ended:
-        codes = json.loads(self._server.line())
+        codes = self.codes()
         out, err = (
             [(self.folder / f"{rank}.{name}").read_text() for rank in self._ranks]
             for name in ("out", "err")
@@ -115,6 +132,8 @@ class Server:
     ``join``; what it writes to ``FOLDER/<rank>.json`` is what it said.
     """
 
+    running: Running | None = None
+
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", SERVER],
@@ -130,6 +149,8 @@ class Server:
         ranks: Sequence[int] | None = None,
         env: dict[str, str] | None = None,
     ) -> Running:
+        if self.running is not None:
+            self.running.killed()
         folder = Path(tempfile.mkdtemp(prefix="ranks-"))
         chosen = list(range(size)) if ranks is None else list(ranks)
         job = {
@@ -139,19 +160,25 @@ class Server:
             "folder": str(folder),
             "env": {"CHIMERA_RANKS_TIMEOUT": "60", **(env or {})},
         }
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        return Running(self, folder, chosen)
+        self.tell(json.dumps(job))
+        self.running = Running(self, folder, chosen)
+        return self.running
 
     def run(self, code: str, size: int, **more: Any) -> Ended:
         return self.start(code, size, **more).ended()
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
 
     def line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 
     def close(self) -> None:
+        if self.running is not None:
+            self.running.killed()
         self._process.communicate()
 
 
