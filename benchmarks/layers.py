@@ -1,10 +1,12 @@
 """Every class of ``torch.nn``, stacked against the loop of its members.
 
-    python benchmarks/layers.py [Class ...]
+    python benchmarks/layers.py [Class ...] [--into FILE --seconds 80]
 
 A forward and a backward of 8 and of 64 members on the small cases of ``layer_cases.py``: the
 processor time on one thread, medians of runs in turn, which what else the machine does disturbs
-least. Results are kept in ``benchmarks/results/layers.json``, which ``docs/coverage.md`` shows.
+least. Results are kept in ``benchmarks/results/layers.json``, which ``docs/coverage.md`` shows, after
+every class. With ``--seconds`` the command ends once they have passed; given again, it goes on with
+the classes that the file lacks.
 """
 
 import argparse
@@ -87,24 +89,35 @@ def _time(candidate: Callable[[], None]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("classes", nargs="*", metavar="Class")
+    parser.add_argument("--into", type=Path, default=RESULTS, help="the file of results")
+    parser.add_argument("--seconds", type=float, help="end then; leave out what the file has")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"layers": {}}
+    into = options.into
+    kept = json.loads(into.read_text()) if into.exists() else {"layers": {}}
     kept["hardware"] = hardware(torch.device("cpu"))
     print(kept["hardware"])
     print(
         f"{'milliseconds of all members':<30} {'members':>7} {'stack':>9} {'loop':>9} {'ratio':>7}"
     )
+    start = time.monotonic()
     for name in options.classes or CASES:
-        found = kept["layers"][name] = {}
+        if options.seconds is not None:
+            if time.monotonic() - start > options.seconds:
+                break
+            if name in kept["layers"]:
+                continue
+        found = {}
         for members in SIZES:
             stacked, loop = measure(CASES[name], members)
             found[str(members)] = {"stack": round(stacked, 3), "loop": round(loop, 3)}
             print(f"{name:<30} {members:7} {stacked:9.2f} {loop:9.2f} {loop / stacked:7.1f}")
-    kept["layers"] = {name: kept["layers"][name] for name in sorted(kept["layers"])}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+        kept["layers"] = dict(sorted({**kept["layers"], name: found}.items()))
+        into.parent.mkdir(exist_ok=True)
+        into.write_text(json.dumps(kept, indent=1) + "\n")
+    left = len(CASES.keys() - kept["layers"].keys())
+    print(f"{left} classes left")
 
 
 if __name__ == "__main__":

@@ -173,6 +173,21 @@ def test_an_imaginary_part_counts():
     assert relative("trained buffer", "phase", one, one.clone(), 1e-6).ok
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_a_gradient_without_the_conjugate_is_caught(monkeypatch, dtype):
+    modules = ch.instances(lambda: nn.Linear(6, 3, dtype=dtype), 4)
+    x = torch.randn(5, 6, dtype=dtype)
+    assert ch.verify(ch.Stack(modules), x).ok
+    true = linear._Product.backward
+
+    def wrong(ctx, g):
+        return tuple(None if one is None else one.conj() for one in true(ctx, g.conj()))
+
+    monkeypatch.setattr(linear._Product, "backward", staticmethod(wrong))
+    found = ch.verify(ch.Stack(modules), x).wrong
+    assert {one.kind for one in found} == {"input gradient", "gradient"}
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "said"),
     [

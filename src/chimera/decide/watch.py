@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from chimera.decide.transforms import is_batched_inside, is_inside, level
+
 CONVERSIONS: dict[Any, str] = {
     Tensor.__bool__: "bool",
     Tensor.__int__: "int",
@@ -41,12 +43,20 @@ def convert(value: Any, conversion: str) -> Any:
     return _CONVERT[conversion](value)
 
 
+_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
+
 # What a batched tensor answers for itself, not for the members' tensors.
 _UNANSWERABLE: dict[Any, str] = {
     **{getattr(Tensor, name).__get__: name for name in ("grad_fn", "is_leaf", "grad")},
     **{getattr(Tensor, name): name for name in ("register_hook", "retain_grad")},
     Tensor.requires_grad.__set__: "requires_grad",  # type: ignore[attr-defined]
+    _SET_DATA: "data",
 }
+
+
+def _says_nothing(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a tensor is only put in its own place, as ``module.to`` does where it stays."""
+    return func is _SET_DATA and args[1] is args[0]
 
 
 class Asked(Exception):
@@ -57,7 +67,8 @@ class Sentinel(TorchFunctionMode):
     """Refuses the questions that batched tensors answer wrongly without an error.
 
     A tensor inside vmap says that it requires no gradient, whatever the members' say; and autocast
-    that the module switches on does not act on it as it should.
+    that the module switches on does not act on it as it should. Made outside of the ``vmap`` that
+    runs the members; tensors of transforms that the module calls itself answer as they do alone.
 
     Args:
         device: the kind of device that the members are on.
@@ -69,6 +80,7 @@ class Sentinel(TorchFunctionMode):
     def __init__(self, device: str = "cpu") -> None:
         super().__init__()
         self.refused: Exception | None = None
+        self._members = level() + 1
         self._device = device if torch.amp.is_autocast_available(device) else "cpu"
         self._autocast = torch.is_autocast_enabled(self._device)
 
@@ -79,7 +91,9 @@ class Sentinel(TorchFunctionMode):
             self.refused = Asked("the module switches autocast on")
             raise self.refused
         conversion = CONVERSIONS.get(func) or _UNANSWERABLE.get(func)
-        if conversion is None:
+        if conversion is None or _says_nothing(func, args):
+            return func(*args, **(kwargs or {}))
+        if conversion == "requires_grad" and is_inside(args[0], self._members):
             return func(*args, **(kwargs or {}))
         if conversion == "requires_grad" or func in _UNANSWERABLE:
             self.refused = Asked(f"the module asks a tensor for its {conversion}")
@@ -93,6 +107,9 @@ class Sentinel(TorchFunctionMode):
 
 class Watch(TorchFunctionMode):
     """Lets ``answer(tensor, conversion)`` say what the tensor's value is.
+
+    Made outside of the ``vmap`` that runs the members. Tensors of transforms that the module calls
+    itself answer as they do alone.
 
     Args:
         answer: gives the value.
@@ -110,6 +127,7 @@ class Watch(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self._answer = answer
+        self._members = level() + 1
         self._replacements = replacements or {}
         self.replaced = 0
         self.refused: Exception | None = None
@@ -119,8 +137,11 @@ class Watch(TorchFunctionMode):
     ) -> Any:
         conversion = CONVERSIONS.get(func)
         if conversion is not None and args and isinstance(args[0], Tensor):
+            within = is_inside if conversion == "requires_grad" else is_batched_inside
+            if within(args[0], self._members):
+                return func(*args, **(kwargs or {}))
             return self._answer(args[0], conversion)
-        if func in _UNANSWERABLE:
+        if func in _UNANSWERABLE and not _says_nothing(func, args):
             self.refused = Asked(f"the module asks a tensor for its {_UNANSWERABLE[func]}")
             raise self.refused
         replacement = self._replacements.get(func)

@@ -223,6 +223,8 @@ class _Grouped(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
+        if g.is_complex():
+            x, w = x.conj(), w.conj()
         products: Products = ctx.products
         need_x, need_w, need_b, _ = ctx.needs_input_grad
         gs = products.outputs(g)

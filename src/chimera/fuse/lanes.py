@@ -111,6 +111,8 @@ class _Product(torch.autograd.Function):
         x, w, y = ctx.saved_tensors
         if y is not None:
             g = torch.ops.aten.threshold_backward(g, y, 0)
+        if g.is_complex():
+            x, w = x.conj(), w.conj()
         need_x, need_w, need_b, *_ = ctx.needs_input_grad
         (K, B, I), (L, O, _), S = x.shape, w.shape, ctx.spread  # noqa: E741 - as in the legend
         if S == 1:

@@ -47,7 +47,8 @@ def checked_reading(index: int, module: nn.Module) -> Reading:
 
     Raises:
         TypeError: it holds a TorchScript module.
-        ValueError: it is not built, tensors of it share memory, or a parameter has hooks.
+        ValueError: it is not built, tensors of it share memory or are sparse in other ways than
+            by coordinates, or a parameter has hooks.
     """
     reading = read(module)
     for path, inner in reading.modules:
@@ -61,6 +62,11 @@ def checked_reading(index: int, module: nn.Module) -> Reading:
             raise ValueError(
                 f"modules[{index}]: {slot.path} has a hook of its own, which no copy of a tensor "
                 "keeps; hook the module, as with register_full_backward_hook"
+            )
+        if slot.tensor.layout not in (torch.strided, torch.sparse_coo):
+            raise ValueError(
+                f"modules[{index}]: {slot.path} is {slot.tensor.layout}, which cannot be stacked; "
+                "pass dense tensors or torch.sparse_coo ones, as tensor.to_sparse_coo()"
             )
         if nn.parameter.is_lazy(slot.tensor):
             raise ValueError(

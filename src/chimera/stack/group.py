@@ -237,7 +237,7 @@ class Group:
         """The ``place``-th member as a plain module, an independent copy."""
         tensors = []
         for slot, stacked in zip(self.slots, self.tensors(), strict=True):
-            tensor = stacked.detach()[place].clone(memory_format=torch.preserve_format)
+            tensor = stacked.detach()[place].clone()
             if isinstance(slot.tensor, nn.Parameter):
                 rows = self._frozen.get(slot.path)
                 free = stacked.requires_grad and (rows is None or not rows[place])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from chimera.build.pointing import point_out
@@ -78,11 +79,13 @@ def _run(
                     return standing.again(function, drawing.again(function))
 
                 flags = [tensor.requires_grad for tensor in tensors]
+                seen = [tensor.detach() for tensor in tensors]
                 with restoring(again), _leaves_flags():
                     output = call(group.template, args, kwargs)
             for index, (tensor, flag) in enumerate(zip(tensors, flags, strict=True)):
                 if tensor.requires_grad != flag and group.trained[index]:
                     raise TypeError(f"{group.slots[index].path}: {_FLAG}")
+            _take_over(group, place, seen, tensors)
             written = group.plain.written()
         except Stopped:
             raise
@@ -90,6 +93,23 @@ def _run(
             point_out(error, group.template, f"member {member}")
             raise
     return ran_alone(place, output, written, drawing.calls)
+
+
+def _take_over(group: Group, place: int, seen: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+    """Take the numbers of tensors that the call gave other memory, as ``x.data = y`` does.
+
+    ``seen`` stands for the memory that they had, a member's rows of the stacked tensors.
+    """
+    for slot, before, now in zip(group.slots, seen, tensors, strict=True):
+        if now.layout != torch.strided or before.is_set_to(now):
+            continue
+        if (before.shape, before.dtype, before.device) != (now.shape, now.dtype, now.device):
+            raise TypeError(
+                f"{slot.path}: forward gives its .data to {tuple(now.shape)} {now.dtype} on "
+                f"{now.device}, a member of a stack keeps {tuple(before.shape)} {before.dtype} on "
+                f"{before.device}; assign a buffer anew instead, as in self.name = value"
+            )
+        before.data.copy_(now.detach())
 
 
 _FLAG = (

@@ -15,6 +15,7 @@ from chimera.paths.nest import flatten, leaf_names
 from chimera.paths.slots import with_tensors
 from chimera.paths.structure import read
 from chimera.stack.each import Arguments
+from chimera.verify.measure import real
 
 Objective = Callable[[Any, tuple[Any, ...]], Tensor]
 
@@ -40,23 +41,28 @@ class Taken:
 def directions(output: Any) -> list[Tensor]:
     """For every floating tensor in one member's output a fixed direction to differentiate along.
 
+    A complex one counts as pairs of real numbers.
+
     The same for every member and dtype; a plain sum would hide what a softmax computes. Numbers
     without a pattern, but not drawn: a draw in the call would change how the stack runs it.
     """
     return [
         torch.cos(1.0 + 1.7 * torch.arange(leaf.numel(), dtype=torch.float64)).view(leaf.shape)
+        for leaf in _differentiable(output)
+    ]
+
+
+def _differentiable(output: Any) -> list[Tensor]:
+    return [
+        real(leaf)
         for leaf in flatten(output)[0]
-        if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point
+        if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
     ]
 
 
 def along(output: Any) -> Tensor:
     """The output's floating tensors, weighted by ``directions`` and summed."""
-    leaves = [
-        leaf
-        for leaf in flatten(output)[0]
-        if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point
-    ]
+    leaves = _differentiable(output)
     parts = [
         (leaf * way.to(leaf)).sum() for leaf, way in zip(leaves, directions(output), strict=True)
     ]
@@ -137,7 +143,7 @@ def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     tensors = []
     for slot in read(module).slots:
         tensor = slot.tensor.detach().clone()
-        tensor = tensor.to(dtype) if tensor.dtype.is_floating_point else tensor
+        tensor = _as(dtype, tensor)
         if isinstance(slot.tensor, nn.Parameter):
             tensor = nn.Parameter(tensor, requires_grad=slot.tensor.requires_grad)
         tensors.append(tensor)
@@ -169,7 +175,9 @@ def watched(given: Arguments, dtype: torch.dtype | None = None, nudge: bool = Fa
     chosen = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in given.leaves]
     if not any(chosen):
         chosen = [
-            i < targets and isinstance(leaf, Tensor) and leaf.dtype.is_floating_point
+            i < targets
+            and isinstance(leaf, Tensor)
+            and (leaf.is_floating_point() or leaf.is_complex())
             for i, leaf in enumerate(given.leaves)
         ]
     leaves = [
@@ -189,23 +197,32 @@ def _input(leaf: Any, dtype: torch.dtype | None, nudge: bool, takes: bool) -> An
     if not isinstance(leaf, Tensor):
         return leaf
     leaf = leaf.detach().clone()
-    if not leaf.dtype.is_floating_point:
+    if not (leaf.is_floating_point() or leaf.is_complex()):
         return leaf
     if nudge and takes:
         leaf = _moved(leaf)
-    leaf = leaf.to(dtype or leaf.dtype)
+    leaf = _as(dtype, leaf)
     return leaf.requires_grad_() if takes else leaf
+
+
+def _as(dtype: torch.dtype | None, tensor: Tensor) -> Tensor:
+    """A floating tensor in a real dtype, a complex one in the complex dtype of its width."""
+    if dtype is not None and tensor.is_complex():
+        return tensor.to(dtype.to_complex())
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
 def _nudge(module: nn.Module) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.dtype.is_floating_point:
+            if parameter.is_floating_point() or parameter.is_complex():
                 parameter.copy_(_moved(parameter))
 
 
 def _moved(tensor: Tensor) -> Tensor:
     """Every number one unit in the last place up or down, by a fixed pattern of coin flips."""
+    if tensor.is_complex():
+        return torch.view_as_complex(_moved(real(tensor)))
     generator = torch.Generator().manual_seed(0)
     up = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.device) * 2 - 1
     return torch.nextafter(tensor, up.to(tensor.dtype) * float("inf"))

@@ -153,4 +153,6 @@ def _marked(given: Arguments) -> tuple[tuple[Any, ...], dict[str, Any], tuple[An
 def _double(leaf: Any) -> Any:
     if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point:
         return leaf.detach().double()
+    if isinstance(leaf, Tensor) and leaf.is_complex():
+        return leaf.detach().to(torch.complex128)
     return leaf.detach() if isinstance(leaf, Tensor) else leaf

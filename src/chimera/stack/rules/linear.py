@@ -63,6 +63,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
+        if g.is_complex():
+            x, w = x.conj(), w.conj()
         need_x, need_w, need_b = ctx.needs_input_grad
         return (
             torch.bmm(g, w) if need_x else None,
