@@ -4,9 +4,9 @@
 
 A forward and a backward of 8 and of 64 members on the small cases of ``layer_cases.py``: the
 processor time on one thread, medians of runs in turn, which what else the machine does disturbs
-least. Results are kept in ``benchmarks/results/layers.json``, which ``docs/coverage.md`` shows, after
-every class. With ``--seconds`` the command ends once they have passed; given again, it goes on with
-the classes that the file lacks.
+least. Results are kept in ``benchmarks/results/layers.json``, which ``docs/coverage.md`` shows.
+They are written after every class. With ``--seconds`` the command ends once they have passed; given
+again, it goes on with the classes that the file lacks.
 """
 
 import argparse
