@@ -604,6 +604,42 @@ def test_one_list_under_two_names_whose_content_differs_by_member(agree, members
     agree(members(Parts, 12), X, gradients=False)
 
 
+class _Beside(Base):
+    """Keeps a list by itself and beside what differs between members."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+        self.note = (self.seen, "none")
+
+    def more(self, y):
+        return len(self.seen)
+
+    def forward(self, x):
+        y = self.layer(x)
+        self.seen = [*self.seen, self.more(y)]
+        self.note = (self.seen, "high" if y.sum() > 0 else "low")
+        self.note[0].append(2)
+        return y * len(self.seen) * (2 if self.note[1] == "high" else 1)
+
+
+def test_one_list_beside_what_differs_by_member(agree, members):
+    stack = agree(members(_Beside, 12), X, gradients=False)
+    first = stack[0]
+    assert first.seen is first.note[0]
+    assert {stack[i].note[1] for i in range(12)} == {"high", "low"}
+
+
+def test_one_list_of_tensors_beside_what_differs_by_member_is_refused(members):
+    class Beside(_Beside):
+        def more(self, y):
+            return y.detach()
+
+    stack = ch.Stack(members(Beside, 12))
+    with pytest.raises(TypeError, match=r"^seen: forward wrote one object under this name, where"):
+        stack(X)
+
+
 def test_an_object_shared_in_some_members_alone_parts_the_groups(members):
     class Tally:
         calls = 0

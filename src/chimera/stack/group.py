@@ -267,26 +267,37 @@ class Group:
         """Let containers that a call wrote stand in several places, as they did in the call.
 
         Raises:
-            TypeError: one stands beside values that differ between members, and beside others.
+            TypeError: one stands beside values that differ between members, and beside tensors.
         """
         for one in links:
             wheres = {stand[:2] for stand in one}
             if wheres.isdisjoint(self.own):
                 link([module.__dict__ for _, module in self.reading.modules], (one,))
-            elif wheres <= self.own.keys():
+            else:
+                self._let_differ(wheres - self.own.keys())
                 for place in range(len(self)):
                     held = self.own_of(place)
                     link(held, (one,))
                     for index, name in wheres:
                         self.own[index, name][place] = held[index][name]
-            else:
-                names = [join(self.reading.modules[i][0], name) for i, name, _ in one]
-                raise TypeError(
-                    f"{' and '.join(names)}: forward wrote one object under these names, of which "
-                    "some hold what differs between members; let the module keep it under one name"
-                )
         if links:
             self.read_again({})
+
+    def _let_differ(self, wheres: set[tuple[int, str]]) -> None:
+        """Give each member a value of its own of attributes that are the same for all."""
+        held = {(place.module, place.name) for slot in self.slots for place in slot.places}
+        for index, name in sorted(wheres):
+            path, module = self.reading.modules[index]
+            if (index, name) in held:
+                raise TypeError(
+                    f"{join(path, name)}: forward wrote one object under this name, where it holds "
+                    "tensors, and under another, where it holds what differs between members; let "
+                    "the module keep it under one name"
+                )
+            self.own[index, name] = [
+                _transferred(module.__dict__[name], {id(m): m for _, m in self.reading.modules})
+                for _ in range(len(self))
+            ]
 
     def _is_own(self, slot: Slot) -> bool:
         """Whether a member's tensor stands only in attributes that each member has of its own."""

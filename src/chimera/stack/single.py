@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chimera.build.pointing import point_out
 from chimera.draws.mode import Drawing, Key
@@ -101,7 +101,8 @@ def _take_over(group: Group, place: int, seen: Sequence[Tensor], tensors: Sequen
     ``seen`` stands for the memory that they had, a member's rows of the stacked tensors.
     """
     for slot, before, now in zip(group.slots, seen, tensors, strict=True):
-        if now.layout != torch.strided or before.is_set_to(now):
+        known = type(now) in (Tensor, nn.Parameter) and not now.is_meta
+        if not known or now.layout != torch.strided or before.is_set_to(now):
             continue
         if (before.shape, before.dtype, before.device) != (now.shape, now.dtype, now.device):
             raise TypeError(
