@@ -22,6 +22,7 @@ from chimera.paths.walk import join
 from chimera.stack.choices import choices, choose
 from chimera.stack.contents import as_json
 from chimera.stack.group import Group, twin
+from chimera.stack.own import link_written
 from chimera.stack.stack import Stack
 
 Where = tuple[int, str]
@@ -84,7 +85,7 @@ class Carried:
         """
         for index, (group, state) in enumerate(zip(self.stack._groups, states, strict=True)):
             self._put(group, self._slots[index], state)
-            group.link(self._links[index])
+            link_written(group, self._links[index])
         choose(self.stack, [state.plans for state in states])
 
     def _take(self, index: int, plans: dict[str, dict[str, Any]], parameters: bool) -> GroupState:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from chimera.stack.group import Group
+from chimera.stack.one_member import copied_out, write_back
 
 _MEMBERS = "members"
 
@@ -22,7 +23,7 @@ def member_state(group: Group, place: int) -> dict[str, Any]:
     rows = _rows(group, place)
     state: dict[str, Any] = group.template.state_dict(keep_vars=True)
     extra = any(not isinstance(value, Tensor) for value in state.values())
-    own = group.member(place).state_dict() if extra else {}
+    own = copied_out(group, place).state_dict() if extra else {}
     for name, value in state.items():
         state[name] = rows[id(value)] if isinstance(value, Tensor) else own[name]
     return state
@@ -50,9 +51,9 @@ def load_member_state(group: Group, place: int, state: Mapping[str, Any], who: s
             for name, value in own.items():
                 value.copy_(state[name])
         return
-    member = group.member(place)  # an extra state is the module's own to take over
+    member = copied_out(group, place)  # an extra state is the module's own to take over
     member.load_state_dict(dict(state))
-    group.write(place, member)
+    write_back(group, place, member)
 
 
 def _rows(group: Group, place: int) -> dict[int, Tensor]:

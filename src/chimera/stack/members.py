@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from chimera.stack.contents import Contents, as_json, unregistered
 from chimera.stack.group import Group
+from chimera.stack.one_member import copied_out
 from chimera.stack.stack import Stack
 from chimera.store import CheckpointError, TensorFile
 
@@ -40,7 +41,7 @@ def _described(stack: Stack, group: Group, index: int) -> dict[str, Any]:
     names |= {slot.path: stacked[id(slot.tensor)] for slot in outside}
     per_member: Any = extra
     if extra and group.own:
-        per_member = [_extra(group.member(place)) for place in range(len(group))]
+        per_member = [_extra(copied_out(group, place)) for place in range(len(group))]
     return {
         "members": runs([stack.members[position] for position in group.positions]),
         "names": names,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from chimera.draws.mode import Key, next_evaluation, overridden
 from chimera.draws.recompute import in_backward
@@ -19,42 +18,15 @@ from chimera.stack.batched import Call, Ran, Shadow
 from chimera.stack.each import Arguments, arguments, index_of
 from chimera.stack.explain import Explanation, explain_stack
 from chimera.stack.group import Group
+from chimera.stack.layout import StackedParameter, layout_of
 from chimera.stack.member_state import check_members, load_member_state, member_state, note_members
 from chimera.stack.memory import keep_freed
+from chimera.stack.modes import check_modes, modes_of, set_modes_of
 from chimera.stack.numbers import alike
+from chimera.stack.one_member import copied_out, write_back
 from chimera.stack.outputs import Outputs, is_uneven, merge
 from chimera.stack.plan import run
 from chimera.stack.state import keep
-
-
-@dataclass(frozen=True, slots=True)
-class StackedParameter:
-    """A parameter of a Stack.
-
-    Attributes:
-        name: as in ``named_parameters()``, ``groups.<g>.<path>``.
-        parameter: ``[members of the group, ...]``.
-        members: positions in the stack of the group's members ``[members of the group]``, int64.
-    """
-
-    name: str
-    parameter: nn.Parameter
-    members: Tensor
-    _group: Group = field(repr=False)
-    _index: int = field(repr=False)
-
-    @property
-    def frozen(self) -> Tensor | None:
-        """Which rows must not move now ``[members of the group]``, bool; None where all may.
-
-        The same tensor as long as it holds.
-        """
-        return self._group.frozen(self._index)
-
-    @property
-    def partial(self) -> bool:
-        """Whether a gradient may leave rows out, as ``absent`` tells."""
-        return self._group.partial
 
 
 class Stack(nn.Module):
@@ -223,7 +195,7 @@ class Stack(nn.Module):
     def __getitem__(self, index: int) -> nn.Module:
         """A member as a plain module: an independent, bit-equal copy."""
         group, place = self._where(index)
-        return group.member(place)
+        return copied_out(group, place)
 
     def __setitem__(self, index: int, module: nn.Module) -> None:
         """Write a module back as a member.
@@ -235,14 +207,14 @@ class Stack(nn.Module):
         group, place = self._where(index)
         if not isinstance(module, nn.Module):
             raise TypeError(f"stack[{index}] = ... needs a module, got {module!r:.60}")
-        pair = misfit(group.member(place), checked_reading(index, module))
+        pair = misfit(copied_out(group, place), checked_reading(index, module))
         if pair is not None:
             raise ValueError(
                 f"stack[{index}] = ... needs a module of the structure that the member has; "
                 f"{describe_difference(pair)}"
                 + ("; set its mode with .train() or .eval()" * (pair[0].name == "training"))
             )
-        group.write(place, module)
+        write_back(group, place, module)
 
     def __iter__(self) -> Iterator[nn.Module]:
         return (self[index] for index in range(len(self)))
@@ -273,9 +245,7 @@ class Stack(nn.Module):
     def modes(self) -> dict[str, bool]:
         """Which modules are in training mode: the members' by ``groups.<g>.<path>``, the stack's
         own under the empty name."""
-        return {"": self.training} | {
-            name: module.training for name, module in self._shared().items()
-        }
+        return {"": self.training} | modes_of(self._groups)
 
     def set_modes(self, modes: Mapping[str, bool]) -> None:
         """Set the modes that ``modes`` gave.
@@ -283,21 +253,10 @@ class Stack(nn.Module):
         Raises:
             ValueError: a name is none of the stack's; nothing is changed.
         """
-        shared = self._shared()
-        unknown = sorted(modes.keys() - shared.keys() - {""})
-        if unknown:
-            raise ValueError(f"modes: the stack has no {unknown[0]!r}; it has {sorted(shared)}")
+        members = {name: mode for name, mode in modes.items() if name}
+        check_modes(self._groups, members)
         super().train(modes.get("", self.training))
-        for name in shared.keys() & modes.keys():
-            shared[name].training = modes[name]
-
-    def _shared(self) -> dict[str, nn.Module]:
-        """The modules that the members of each group have in common, by name."""
-        return {
-            f"groups.{number}.{path}".rstrip("."): module
-            for number, group in enumerate(self._groups)
-            for path, module in group.reading.modules
-        }
+        set_modes_of(self._groups, members)
 
     def constants(self) -> tuple[Any, ...]:
         """What a recording of a call would hold for good: two equal ones give the same call."""
@@ -307,20 +266,12 @@ class Stack(nn.Module):
         """Let every parameter of every member take gradients, or none of them."""
         super().requires_grad_(requires_grad)
         for group in self._groups:
-            group.unfreeze()
+            group.still.clear()
         return self
 
     def layout(self) -> list[StackedParameter]:
         """The parameters, with the members that each row belongs to."""
-        names = {id(parameter): name for name, parameter in self.named_parameters()}
-        found = []
-        for group in self._groups:
-            positions = torch.tensor(group.positions)
-            for index, tensor in enumerate(group.tensors()):
-                if isinstance(tensor, nn.Parameter):
-                    name = names[id(tensor)]
-                    found.append(StackedParameter(name, tensor, positions, group, index))
-        return found
+        return layout_of(self._groups, self.named_parameters())
 
     def differences(self) -> list[str]:
         """For every group but the first: the first fact in which its members differ from it."""

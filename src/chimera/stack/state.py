@@ -20,6 +20,7 @@ from chimera.stack.batched import Ran
 from chimera.stack.each import index_of
 from chimera.stack.group import Group, twin
 from chimera.stack.outputs import Outputs, merge
+from chimera.stack.own import link_written
 
 
 def keep(group: Group, runs: Sequence[Ran]) -> None:
@@ -51,7 +52,7 @@ def keep(group: Group, runs: Sequence[Ran]) -> None:
             "forward keeps one object under several names in some members and not in others; "
             "let every member keep it under one name"
         )
-    group.link(*links)
+    link_written(group, *links)
     if not group.own.keys().isdisjoint(wheres):
         group.prepare()
 
