@@ -24,7 +24,7 @@ inputs and parameters, and buffers in float32 and in float64, and {STEPS} steps 
 
 This page is written by `python benchmarks/coverage_page.py`; the speeds are from
 `python benchmarks/layers.py` on {{hardware}},
-which did other work meanwhile, so that a ratio may be off by a third.
+with nothing else running.
 
 | class | rule | float32 | float64 | {STEPS} steps | speed, 8 members | speed, 64 members |
 |---|---|---|---|---|---|---|
