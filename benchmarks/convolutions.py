@@ -1,10 +1,10 @@
-"""Convolutions of many members: grouped, as a batched product of windows, and separate.
+"""Convolutions of many members: grouped, as a product of windows or images, and separate.
 
     python benchmarks/convolutions.py [--shapes 24] [--seed 0]
 
 A row is the processor time in milliseconds of a forward and a backward of all members, on one
 thread, the median of runs in turn. *Loss* is what the way that the rule of
-``stack/rules/convolution.py`` takes costs over the fastest of the three. The shapes are drawn from
+``stack/rules/convolution.py`` takes costs over the fastest of them. The shapes are drawn from
 the seed, so that the rule cannot know them.
 """
 
@@ -60,6 +60,13 @@ def separate(x: Tensor, w: Tensor, b: Tensor, stride: int, padding: int) -> Tens
     return torch.stack([F.conv2d(*row, stride, padding) for row in rows])
 
 
+def pointwise(x: Tensor, w: Tensor, b: Tensor, stride: int, padding: int) -> Tensor:
+    """One product of an image's places with the weights, for windows of one place."""
+    images = x[..., ::stride, ::stride].transpose(0, 1)
+    y = torch.matmul(w.flatten(2), images.flatten(3)) + b.unsqueeze(2)
+    return y.unflatten(3, images.shape[3:]).transpose(0, 1)
+
+
 WAYS: dict[str, Convolve] = {"grouped": grouped, "product": product, "separate": separate}
 
 
@@ -70,11 +77,12 @@ def measure(shape: tuple[int, ...], rounds: int = 5) -> dict[str, float]:
     w = torch.randn(members, after, before, kernel, kernel, requires_grad=True)
     b = torch.randn(members, after, requires_grad=True)
     expected = separate(x, w, b, stride, padding)
-    for way in WAYS.values():
+    ways = WAYS | ({"pointwise": pointwise} if kernel == 1 else {})
+    for way in ways.values():
         torch.testing.assert_close(way(x, w, b, stride, padding), expected, rtol=1e-3, atol=1e-3)
-    times: dict[str, list[float]] = {name: [] for name in WAYS}
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
-        for name, way in WAYS.items():
+        for name, way in ways.items():
             start = time.process_time()
             way(x, w, b, stride, padding).sum().backward()
             times[name].append(1000 * (time.process_time() - start))
@@ -94,15 +102,17 @@ def main() -> None:
     for _ in range(options.shapes):
         shape = draw(generator)
         members, images, before, after, kernel, side, stride, padding = shape
-        rows = images * ((side + 2 * padding - kernel) // stride + 1) ** 2
-        window = before * kernel**2
+        places = ((side + 2 * padding - kernel) // stride + 1) ** 2
+        window, taken = before * kernel**2, images * before * side**2
         found = measure(shape)
-        chosen = found[way_of(members, rows, window, after)]
+        sizes = (members, images, places, window, after, taken)
+        chosen = found[way_of(*sizes, strided=stride > 1, pointwise=kernel == 1)]
         losses.append(chosen / min(found.values()) - 1)
         cells = "  ".join(f"{name} {time:8.2f}" for name, time in found.items())
-        sizes = f"{members:3} {images:3} {before:3}->{after:<3} {kernel} {side:3} {stride}"
+        drawn = f"{members:3} {images:3} {before:3}->{after:<3} {kernel} {side:3} {stride}"
         fastest = min(found, key=found.__getitem__)
-        print(f"{sizes} | {rows * after:7} | {cells}  fastest: {fastest:<9} {losses[-1]:5.0%}")
+        numbers = images * places * after
+        print(f"{drawn} | {numbers:7} | {cells}  fastest: {fastest:<9} {losses[-1]:5.0%}")
     within = sum(loss <= 0.1 for loss in losses)
     print(
         f"within 10% of the fastest: {within} of {len(losses)}; median loss "

@@ -376,9 +376,11 @@ def test_a_batch_of_nothing(factory, shape):
         (lambda: nn.ConvTranspose2d(3, 8, 3, stride=2, output_padding=1), (8, 3, 18, 18)),
     ],
 )
-def test_convolutions_with_a_large_output_run_separately(factory, shape, dtype, monkeypatch):
+def test_large_convolutions_of_many_run_separately(factory, shape, dtype, monkeypatch):
     from chimera.stack.rules import convolution
 
+    monkeypatch.setattr(convolution, "LARGE", 10_000)
+    monkeypatch.setattr(convolution, "SEPARATE_FROM", 100_000)
     seen = []
     separately = convolution._separately
     monkeypatch.setattr(

@@ -15,8 +15,8 @@ from chimera.stack.rules import autocast as rules
 from chimera.stack.rules.autocast import Autocast, listed, wanted
 
 N = 3
-# No stacked form under autocast: each runs one by one, which `explain` says.
-ALONE = {"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "CrossMapLRN2d"}
+# No stacked form under autocast: it runs one by one, which `explain` says.
+ALONE = {"LSTM"}
 
 
 def autocast(**options: Any) -> Any:
@@ -79,6 +79,63 @@ def test_every_layer_gives_the_dtypes_and_numbers_that_it_gives_alone(name: str,
                 )
     reasons = {row.reason for row in ch.explain(stack).alone}
     assert not reasons or name in ALONE or (name == "AdaptiveLogSoftmaxWithLoss" and low)
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"num_layers": 2, "bidirectional": True},
+    {"bias": False, "batch_first": True},
+    {"num_layers": 2, "dropout": 0.4},
+]
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU])
+def test_steps_are_rounded_as_alone(
+    kind: Any, options: dict[str, Any], low: bool, given: bool
+) -> None:
+    """The same bits forward; a weight's gradient adds up over the steps in another order."""
+    torch.manual_seed(0)
+    modules = [kind(8, 6, **options) for _ in range(4)]
+    x = torch.randn(4, 5, 5, 8).to(torch.bfloat16 if low else torch.float32)
+    layers = options.get("num_layers", 1) * (1 + options.get("bidirectional", False))
+    hidden = torch.randn(4, layers, 5, 6)
+    stack = ch.Stack(modules)
+    more = (ch.each(hidden),) if given else ()
+    with autocast():
+        found = stack(ch.each(x), *more)
+        others = []
+        for i, module in enumerate(modules):
+            with ch.randomness(seed=0, member=i, step=0):
+                others.append(module(x[i], *([hidden[i]] if given else [])))
+    expected = [torch.stack(parts) for parts in zip(*others, strict=True)]
+    for mine, its in zip(found, expected, strict=True):
+        assert mine.dtype == its.dtype
+        assert torch.equal(mine, its)
+    torch.stack([each.float().square().sum() for each in found]).sum().backward()
+    torch.stack([each.float().square().sum() for each in expected]).sum().backward()
+    for name, parameter in stack.named_parameters():
+        grads = [module.get_parameter(name.split(".", 2)[2]).grad for module in modules]
+        its = torch.stack(grads)
+        assert float((parameter.grad - its).abs().max()) <= 1e-2 * float(its.abs().max())
+    assert not ch.explain(stack).alone
+
+
+@pytest.mark.parametrize("kind", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
+def test_cells_are_rounded_as_alone(kind: Any) -> None:
+    torch.manual_seed(0)
+    modules = [kind(8, 6) for _ in range(4)]
+    x = torch.randn(4, 5, 8)
+    stack = ch.Stack(modules)
+    with autocast():
+        found = flatten(stack(ch.each(x)))[0]
+        others = [flatten(module(row))[0] for module, row in zip(modules, x, strict=True)]
+    for mine, its in zip(found, map(torch.stack, zip(*others, strict=True)), strict=True):
+        assert mine.dtype == its.dtype
+        assert torch.equal(mine, its)
+    assert not ch.explain(stack).alone
 
 
 def images() -> nn.Module:

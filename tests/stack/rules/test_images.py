@@ -1,18 +1,23 @@
 """Convolutions and poolings of all members: the same as alone, and no copy between them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import chimera as ch
+from chimera.stack.rules import convolution
 
 CONVOLUTIONS: dict[str, Callable[[], nn.Module]] = {
     "plain": lambda: nn.Conv2d(4, 6, 3),
     "groups": lambda: nn.Conv2d(4, 6, 3, groups=2, padding=1, bias=False),
     "strides": lambda: nn.Conv2d(4, 6, (3, 1), stride=2, dilation=2, padding=(2, 0)),
     "reflected": lambda: nn.Conv2d(4, 6, 3, padding="same", padding_mode="reflect"),
+    "of one place": lambda: nn.Conv2d(4, 6, 1, stride=(1, 2)),
+    "of one place, without bias": lambda: nn.Conv2d(4, 6, 1, bias=False),
+    "of one place, padded": lambda: nn.Conv2d(4, 6, 1, padding=1),
     "transposed": lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1),
     "transposed groups": lambda: nn.ConvTranspose2d(4, 6, 3, groups=2, bias=False),
 }
@@ -25,16 +30,16 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("way", ["grouped", "product", "separate"])
+@pytest.mark.parametrize("way", ["grouped", "product", "pointwise", "separate"])
 @pytest.mark.parametrize("images", [(2,), ()])
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_a_chain_is_itself(
     name: str, own: bool, images: tuple[int, ...], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def chosen(*sizes: int) -> str:
-        *_, unfolds = sizes
-        return way if unfolds or way != "product" else "grouped"
+    def chosen(*_: int, strided: bool, unfolds: bool, pointwise: bool) -> str:
+        possible = {"product": unfolds, "pointwise": pointwise}
+        return way if possible.get(way, True) else "grouped"
 
     monkeypatch.setattr("chimera.stack.rules.convolution.way_of", chosen)
     x = torch.randn(*([3] if own else []), *images, 4, 9, 9, dtype=torch.float64)
@@ -54,7 +59,7 @@ def test_indices_are_those_of_the_image() -> None:
 
 
 def test_members_stay_beside_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chimera.stack.rules.convolution.way_of", lambda *_: "grouped")
+    monkeypatch.setattr("chimera.stack.rules.convolution.way_of", lambda *_, **__: "grouped")
     stack = ch.Stack(
         ch.instances(
             lambda: nn.Sequential(
@@ -77,3 +82,21 @@ def test_channels_that_do_not_fit_are_told_as_alone() -> None:
     stack = ch.Stack([nn.Conv2d(2, 4, 3) for _ in range(3)])
     with pytest.raises(RuntimeError, match="channels"):
         stack(torch.randn(5, 3, 8, 8))
+
+
+def test_an_image_of_one_place_windows_is_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    true = convolution._pointwise
+
+    def spied(*given: Any) -> torch.Tensor:
+        seen.append(given[0].shape)
+        return true(*given)
+
+    monkeypatch.setattr(convolution, "_pointwise", spied)
+    for make, x in (
+        (lambda: nn.Conv2d(4, 6, 1, stride=2), torch.randn(2, 4, 16, 16)),
+        (lambda: nn.Conv1d(4, 6, 1), torch.randn(2, 4, 64)),
+        (lambda: nn.Conv3d(2, 3, 1), torch.randn(2, 2, 4, 4, 4)),
+    ):
+        ch.verify(ch.Stack(ch.instances(make, 3)), ch.each(x.expand(3, *x.shape)), raises=True)
+    assert len(seen) >= 3

@@ -4,8 +4,9 @@ Grouped is one convolution with a group a member, bias included. What it takes a
 members beside the channels, ``[B, N, C, ...]``; vmap would copy it to the members-first order and
 add the bias in a pass of its own. Poolings keep that order (``images.py``), so that a chain of
 convolutions, activations and poolings copies nothing. A batched product is one of the weights with
-the unfolded windows of all images. ``way_of`` says which is taken, from the sizes alone, so that
-the same call always computes the same.
+the unfolded windows of all images; where a window is one place, with the images themselves.
+``way_of`` says which is taken, from the sizes alone, so that the same call always computes the
+same.
 
 Shapes: N members, B images of one member, C channels in, O out, K numbers of a window; x_NBC...,
 w_NOC...
@@ -30,30 +31,56 @@ _NAME = "grouped, a product or separate, by size"
 
 # Fitted to measurements of random shapes, and held against others (``benchmarks/convolutions.py``).
 UNFOLDED_UP_TO = 40_000  # numbers in the windows of all members
-NARROW_UP_TO = 300_000  # the same, where a window is narrow
-NARROW = 9 / 16  # numbers of a window for one channel out
-GROUPED_UP_TO = 65_536  # numbers in one member's output
+NARROW_UP_TO = 80_000  # the same, where a window is narrow
+NARROW = 9 / 32  # numbers of a window for one channel out
+STRIDED_UP_TO = 700_000  # the same, where windows stand more than one place apart
+STRIDED = 9 / 16
+SEPARATE_FROM = 5_000_000  # numbers that all members take and give
+LARGE = 131_072  # numbers that one of them does
+PLACES = 128  # of an image, from which on one product an image is worth it
 
 
-def way_of(members: int, rows: int, window: int, after: int, unfolds: bool = True) -> str:
-    """The fastest way on a CPU: ``"grouped"``, ``"product"`` or ``"separate"``.
+def way_of(
+    members: int,
+    images: int,
+    places: int,
+    window: int,
+    after: int,
+    taken: int,
+    *,
+    strided: bool = False,
+    unfolds: bool = True,
+    pointwise: bool = False,
+) -> str:
+    """The fastest way on a CPU: ``"grouped"``, ``"product"``, ``"pointwise"`` or ``"separate"``.
 
+    Where a window is one place, an image is a matrix already, and its product with the weights
+    wants no window; but the weights are laid beside every image, which small images do not repay.
     Unfolded windows pay where they are few, sooner where they are small beside what is made of
-    them; in a chain what they give is copied, so that they are not taken further. N separate
-    convolutions, which keep the layout that each likes, do not lose where the output is large, and
-    need no copy of it.
+    them, and more so where they stand apart, which costs a grouped convolution most; in a chain
+    what they give is copied, so that they are not taken further. N separate
+    convolutions do not lose where members are large and all of them leave the cache: they need no
+    copy of what they take.
 
     Args:
         members: how many.
-        rows: windows of one member, in all its images.
+        images: of one member.
+        places: windows of one image.
         window: numbers in one of them.
         after: channels out.
+        taken: numbers that one member takes.
+        strided: whether windows stand more than one place apart.
         unfolds: whether torch can unfold the windows.
+        pointwise: whether a window is one place, unpadded.
     """
-    unfolded = members * rows * window
-    if unfolds and unfolded <= (NARROW_UP_TO if window <= NARROW * after else UNFOLDED_UP_TO):
+    if pointwise and (places >= PLACES or window * after < places):
+        return "pointwise"
+    up_to, narrow = (STRIDED_UP_TO, STRIDED) if strided else (NARROW_UP_TO, NARROW)
+    most = up_to if window <= narrow * after else UNFOLDED_UP_TO
+    if unfolds and members * images * places * window <= most:
         return "product"
-    return "separate" if rows * after > GROUPED_UP_TO else "grouped"
+    both = taken + images * places * after
+    return "separate" if both > LARGE and members * both > SEPARATE_FROM else "grouped"
 
 
 @rule(nn.Conv1d, _NAME, casts=True)
@@ -137,10 +164,19 @@ def _convolved(
         places = places * strides if transposed else max(1, places // strides)
         window = weight.shape[1] // groups if transposed else weight.shape[2]
         window *= math.prod(weight.shape[3:])
-        unfolds = not transposed and axes < 3 and groups == 1 and numbers
-        way = way_of(size, x_NBC.shape[1] * places, window, after, unfolds)
+        plain = not transposed and groups == 1 and numbers
+        single = all(length == 1 for length in weight.shape[3:]) and plain
+        pointwise = single and not any(_as_tuple(settings["padding"], axes))
+        way = way_of(
+            *(size, x_NBC.shape[1], places, window, after, math.prod(x_NBC.shape[1:])),
+            strided=strides > 1,
+            unfolds=plain and axes < 3,
+            pointwise=pointwise,
+        )
     if way == "product":
         y = _as_product(x_NBC, weight, bias, settings)
+    elif way == "pointwise":
+        y = _pointwise(x_NBC, weight, bias, settings)
     elif way == "separate":
         y = _separately(run, settings, groups, x_NBC, weight, bias)
     else:
@@ -178,6 +214,17 @@ def _separately(
     biases = [None] * len(weight) if bias is None else bias.unbind(0)
     rows = zip(x.unbind(0), weight.unbind(0), biases, strict=True)
     return torch.stack([run(*row, groups=groups, **settings) for row in rows])
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, settings: dict[str, Any]) -> Tensor:
+    """One product of an image's places with the weights, the members beside the channels."""
+    index: Any = tuple(slice(None, None, by) for by in _as_tuple(settings["stride"], x.dim() - 3))
+    x_BNC = x[(..., *index)].transpose(0, 1)
+    y_BNOP = torch.matmul(weight.flatten(2), x_BNC.flatten(3))
+    if bias is not None:
+        y_BNOP = y_BNOP + bias.unsqueeze(2)
+    y: Tensor = y_BNOP.unflatten(3, x_BNC.shape[3:])
+    return y.transpose(0, 1)
 
 
 def _as_product(x: Tensor, weight: Tensor, bias: Tensor | None, settings: dict[str, Any]) -> Tensor:

@@ -1,11 +1,14 @@
 """``CrossMapLRN2d`` with a member axis.
 
 torch's class sums squares over a window of channels that it slides, and differentiates by its own
-formula; both sums are products with a fixed matrix of zeros and ones here.
+formula; both sums are products with a fixed matrix of zeros and ones here. Autocast lowers none of
+its operations, and so must not lower these products.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,14 +17,26 @@ from torch import Tensor, nn
 from chimera.stack.rules.table import rule
 
 
-@rule(nn.CrossMapLRN2d, "batched product")
+@rule(nn.CrossMapLRN2d, "batched product", casts=True)
 def cross_map_lrn(module: nn.CrossMapLRN2d, input: Tensor) -> Tensor:
     """``CrossMapLRN2d.forward`` for all members."""
     if input.dim() != 4:
         raise ValueError(f"CrossMapLRN2d: Expected input to be 4D, got {input.dim()}D instead.")
     settings = (module.size, module.alpha, module.beta, module.k)
-    y: Tensor = _CrossMap.apply(input, *settings)[0]  # type: ignore[no-untyped-call]
+    with _as_it_is(input):
+        y: Tensor = _CrossMap.apply(input, *settings)[0]  # type: ignore[no-untyped-call]
     return y
+
+
+@contextmanager
+def _as_it_is(tensor: Tensor) -> Iterator[None]:
+    """Without autocast where it is on."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        yield
+        return
+    with torch.autocast(device, enabled=False):
+        yield
 
 
 def _window(channels: int, size: int) -> list[list[float]]:
@@ -73,6 +88,7 @@ class _CrossMap(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, y, scale = ctx.saved_tensors
         window = x.new_tensor(_window_back(x.shape[1], ctx.size))
-        ratios = torch.einsum("cd,bdhw->bchw", window, g * y / scale)
+        with _as_it_is(x):
+            ratios = torch.einsum("cd,bdhw->bchw", window, g * y / scale)
         factor = 2 * ctx.alpha * ctx.beta / ctx.size
         return scale.pow(-ctx.beta) * g - factor * x * ratios, None, None, None, None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from chimera.draws.mode import require_draws
+from chimera.stack.rules.cast_steps import cast_sequence, cast_step
 from chimera.stack.rules.numeric import PerMember, chance, numeric
 from chimera.stack.rules.sequences import layer
 from chimera.stack.rules.steps import State, Weights, one_step, sequence
@@ -51,13 +52,13 @@ class _Layers:
 @numeric(nn.RNN, dropout=chance)
 @numeric(nn.GRU, dropout=chance)
 @numeric(nn.LSTM, dropout=chance)
-@rule(nn.RNN, "batched steps")
-@rule(nn.GRU, "batched steps")
+@rule(nn.RNN, "batched steps", casts=True)
+@rule(nn.GRU, "batched steps", casts=True)
 @rule(nn.LSTM, "batched steps")
 def recurrent(module: Any, x: Any, hx: Any = None) -> Any:
     """``forward`` of the three for all members."""
     packed = x if isinstance(x, PackedSequence) else None
-    data = _checked(module, x if packed is None else packed.data)
+    data = _checked(module, x if packed is None else packed.data, packed is not None)
     several = packed is not None or data.dim() == 3
     if not several:
         data = data.unsqueeze(1)
@@ -85,10 +86,22 @@ def recurrent(module: Any, x: Any, hx: Any = None) -> Any:
     return output, tuple(last) if module.mode == "LSTM" else last[0]
 
 
-def _checked(module: Any, data: Tensor) -> Tensor:
+def _casts(data: Tensor) -> bool:
+    """Whether autocast is on; on a CPU, since elsewhere torch has kernels of whole layers."""
+    if not torch.is_autocast_enabled(data.device.type):
+        return False
+    if data.device.type != "cpu":
+        raise NotImplementedError("recurrent layers run one by one under autocast but on a CPU")
+    return True
+
+
+def _checked(module: Any, data: Tensor, packed: bool) -> Tensor:
     weight = module.all_weights[0][0]
-    if torch.is_autocast_enabled(data.device.type):
-        raise NotImplementedError("recurrent layers run one by one under autocast")
+    casts = _casts(data)
+    if casts and (module.mode == "LSTM" or packed):
+        raise NotImplementedError("LSTM and packed sequences run one by one under autocast")
+    if casts and data.shape[-1] == module.input_size:
+        return data
     if data.dtype != weight.dtype or data.shape[-1] != module.input_size:
         raise ValueError(f"input {tuple(data.shape)} does not fit {module}")
     return data
@@ -141,7 +154,9 @@ def _run(
             index = level * layers.directions + direction
             state = tuple(whole[:, index] for whole in states)
             w, reverse = weights[index], direction == 1
-            if mask is None:
+            if _casts(x_NTBI):
+                output, after = cast_sequence(layers.mode, x_NTBI, state, w, reverse)
+            elif mask is None:
                 output, after = layer(layers.mode, x_NTBI, state, w, reverse)
             else:
                 output, after = sequence(layers.mode, x_NTBI, state, w, mask, reverse)
@@ -181,13 +196,11 @@ def _padded(data: Tensor, mask: Tensor) -> Tensor:
     return padded.index_copy(1, where, data).view(data.shape[0], *mask.shape, data.shape[-1])
 
 
-@rule(nn.RNNCell, "batched step")
-@rule(nn.GRUCell, "batched step")
-@rule(nn.LSTMCell, "batched step")
+@rule(nn.RNNCell, "batched step", casts=True)
+@rule(nn.GRUCell, "batched step", casts=True)
+@rule(nn.LSTMCell, "batched step", casts=True)
 def cell(module: Any, x: Tensor, hx: Any = None) -> Any:
     """``forward`` of the three cells for all members."""
-    if torch.is_autocast_enabled(x.device.type):
-        raise NotImplementedError("recurrent cells run one by one under autocast")
     several = x.dim() == 2
     x = x if several else x.unsqueeze(0)
     shape = (x.shape[0], module.hidden_size)
@@ -213,4 +226,5 @@ def _mode(module: Any) -> str:
 
 def _step(size: int, mode: str, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
     """The next states."""
-    return one_step(mode, x, rest[:count], Weights(*rest[count:]))
+    step = cast_step if _casts(x) else one_step
+    return step(mode, x, rest[:count], Weights(*rest[count:]))
