@@ -95,7 +95,7 @@ def test_an_image_of_one_place_windows_is_a_product(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(convolution, "_pointwise", spied)
     for make, x in (
         (lambda: nn.Conv2d(4, 6, 1, stride=2), torch.randn(2, 4, 16, 16)),
-        (lambda: nn.Conv1d(4, 6, 1), torch.randn(2, 4, 64)),
+        (lambda: nn.Conv1d(4, 6, 1), torch.randn(2, 4, 256)),
         (lambda: nn.Conv3d(2, 3, 1), torch.randn(2, 2, 4, 4, 4)),
     ):
         ch.verify(ch.Stack(ch.instances(make, 3)), ch.each(x.expand(3, *x.shape)), raises=True)

@@ -38,6 +38,7 @@ STRIDED = 9 / 16
 SEPARATE_FROM = 5_000_000  # numbers that all members take and give
 LARGE = 131_072  # numbers that one of them does
 PLACES = 128  # of an image, from which on one product an image is worth it
+TINY = 400  # multiplications of one product, below which torch makes it in a loop of its own
 
 
 def way_of(
@@ -55,12 +56,12 @@ def way_of(
     """The fastest way on a CPU: ``"grouped"``, ``"product"``, ``"pointwise"`` or ``"separate"``.
 
     Where a window is one place, an image is a matrix already, and its product with the weights
-    wants no window; but the weights are laid beside every image, which small images do not repay.
-    Unfolded windows pay where they are few, sooner where they are small beside what is made of
-    them, and more so where they stand apart, which costs a grouped convolution most; in a chain
-    what they give is copied, so that they are not taken further. N separate
-    convolutions do not lose where members are large and all of them leave the cache: they need no
-    copy of what they take.
+    wants no window; but a product an image is a call of its own, which small images do not repay
+    unless torch makes it by itself. Unfolded windows pay where they are few, sooner where they are
+    small beside what is made of them, and more so where they stand apart, which costs a grouped
+    convolution most; in a chain what they give is copied, so that they are not taken further. N
+    separate convolutions do not lose where members are large and all of them leave the cache: they
+    need no copy of what they take.
 
     Args:
         members: how many.
@@ -73,7 +74,8 @@ def way_of(
         unfolds: whether torch can unfold the windows.
         pointwise: whether a window is one place, unpadded.
     """
-    if pointwise and (places >= PLACES or window * after < places):
+    enough = PLACES // 2 if strided else PLACES
+    if pointwise and (places >= enough or window * after * places < TINY):
         return "pointwise"
     up_to, narrow = (STRIDED_UP_TO, STRIDED) if strided else (NARROW_UP_TO, NARROW)
     most = up_to if window <= narrow * after else UNFOLDED_UP_TO
