@@ -136,6 +136,7 @@ class Carried:
                 for value, start in zip(values, first, strict=True)
             ]
             held.setdefault(name, None)
+        group.changed = True
         group.prepare()
         names = group.names()
         if set(names) != set(state.tensors):

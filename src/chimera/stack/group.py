@@ -33,12 +33,15 @@ class Group:
     Attributes:
         partial: whether gradients may leave rows out, those of members that did not use a
             parameter.
+        changed: whether the last call wrote attributes that are no tensors, so that the next one
+            may take another way through the module's code.
         own: by (module index, name) the attributes that differ between members, numeric settings
             and what a call wrote: one value a member.
         still: who holds which parameter frozen.
     """
 
     partial = False
+    changed = False
 
     def __init__(self, modules: Sequence[nn.Module], positions: Sequence[int]) -> None:
         self.positions = list(positions)

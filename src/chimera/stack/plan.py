@@ -2,7 +2,9 @@
 
 A plain run under vmap is tried first. What it refuses is run again with every mode (draws from
 keys, conditions read and split); what that refuses too runs one by one, and the reason is kept
-for ``explain``. Runs that do not count leave no trace.
+for ``explain``. Runs that do not count leave no trace. A run is watched for what goes wrong in
+silence where its code may take a way that it has not taken yet: the first of its kind, with shapes
+or values not seen, and after a call that wrote a number, a text or a container into the module.
 """
 
 from __future__ import annotations
@@ -86,12 +88,15 @@ def run(
         return _run_alone(group, call, arguments, key, members)
     reason: Exception | None = None
     familiar = arguments.familiar
-    for draws, conditions, ruled in _ways(group, plan):
-        shadow = Shadow(group, parameters=plan.fresh or plan.writes)
+    strange = familiar not in plan.seen
+    wary = plan.fresh or strange or group.changed
+    group.changed = False
+    for draws, conditions, ruled in _ways(group, plan, wary):
+        shadow = Shadow(group, parameters=wary or plan.writes)
         parts = _Parts(group, call, arguments, key if draws else None, members, shadow)
-        parts.watches, parts.ruled, parts.wary = conditions, ruled, plan.fresh
+        parts.watches, parts.ruled, parts.wary = conditions, ruled, wary
         parts.casts = conditions or plan.casts or autocast_of(group.device) is not None
-        parts.copies = plan.copies or conditions or familiar not in plan.seen
+        parts.copies = plan.copies or conditions or wary
         try:
             runs = parts.run()
         except Stopped:
@@ -129,10 +134,10 @@ def _run_alone(
         raise
 
 
-def _ways(group: Group, plan: Plan) -> Iterator[tuple[bool, bool, bool]]:
+def _ways(group: Group, plan: Plan, wary: bool) -> Iterator[tuple[bool, bool, bool]]:
     """What to try in turn: (draws from keys, conditions split, stack rules)."""
     # What vmap says of a draw, the module might catch; what the mode says, it cannot hide.
-    known = (plan.draws or plan.fresh, plan.conditions or plan.functions, plan.ruled)
+    known = (plan.draws or wary, plan.conditions or plan.functions, plan.ruled)
     yield known
     others = [(True, True, True)] if known[2] else []
     if not known[2] or any(rule_of(module) for _, module in group.reading.modules):

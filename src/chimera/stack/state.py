@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chimera.paths.nest import flatten
+from chimera.paths.nest import LEAF, flatten
 from chimera.paths.slots import GONE
 from chimera.paths.walk import join
 from chimera.stack.batched import Ran
@@ -41,6 +41,11 @@ def keep(group: Group, runs: Sequence[Ran]) -> None:
     for where in dict.fromkeys(where for ran in runs for where in ran.buffers):
         _keep_buffer(group, where, runs)
     wheres = dict.fromkeys(where for ran in runs for where in ran.attributes)
+    group.changed = any(
+        part.shape is not LEAF or not all(part.stacked)
+        for ran in runs
+        for part in ran.attributes.values()
+    )
     for where in wheres:
         if where in group.own:
             _keep_own(group.own[where], [ran.attributes.get(where) for ran in runs])
