@@ -362,3 +362,40 @@ def test_numbers_that_torch_does_not_know_of_are_each_members_own(source):
         scales = [(o / m.linear(x)).mean().item() for o, m in zip(outputs, modules, strict=True)]
         assert len({round(scale, 5) for scale in scales}) == 3
     assert "DrawnOutside" in str(ch.explain(stack))
+
+
+# What torch says of a row that has no gradient yet: it is no leaf.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_gradients_that_forward_asks_for_are_the_members_own(members):
+    class ByGradient(nn.Module):
+        """As a module that scales its noise by what its gradient was."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer, self.other = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            grad = self.layer.weight.grad
+            if grad is not None:
+                grad.clamp_(-0.5, 0.5)
+            known = self.other.weight.grad is not None
+            scale = 1.0 if grad is None else 1 + grad.norm()
+            h = self.layer(x) * scale
+            return h + self.other(x) if x.sum() > 0 else h + known
+
+    modules = members(ByGradient, 3)
+    stack = ch.Stack(modules)
+    x = torch.randn(3, 5, 4, dtype=torch.float64)
+    x = x * (torch.tensor([1, -1, 1]) * x.sum((1, 2)).sign()).view(-1, 1, 1)
+    for _ in range(3):
+        found = stack(ch.each(x))
+        expected = [module(row) for module, row in zip(modules, x, strict=True)]
+        torch.testing.assert_close(found, torch.stack(expected))
+        found.square().sum().backward()
+        torch.stack(expected).square().sum().backward()
+        for i, module in enumerate(modules):
+            grads = dict(stack.named_parameters())
+            for name, parameter in module.named_parameters():
+                mine = grads[f"groups.0.{name}"].grad[i]
+                its = torch.zeros_like(mine) if parameter.grad is None else parameter.grad
+                torch.testing.assert_close(mine, its)

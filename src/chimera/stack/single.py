@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from chimera.build.pointing import point_out
 from chimera.draws.mode import Drawing, Key
 from chimera.draws.recompute import Stopped, restoring
-from chimera.stack.absent import row_alone, rows_alone
+from chimera.stack.absent import absent, row_alone, rows_alone
 from chimera.stack.batched import Call, Ran
 from chimera.stack.each import Arguments
 from chimera.stack.group import Group
@@ -55,9 +55,21 @@ def _rows(group: Group, index: int) -> Sequence[Tensor]:
         return [row_alone(stacked, place) for place in range(stacked.shape[0])]
     frozen = group.frozen(index)
     rows = rows_alone(stacked)
+    _give_gradients(stacked, rows)
     if frozen is None:
         return rows
     return [row_alone(stacked, i) if still else rows[i] for i, still in enumerate(frozen.tolist())]
+
+
+def _give_gradients(stacked: Tensor, rows: Sequence[Tensor]) -> None:
+    """Let each row have the gradient that has added up so far, for who asks in forward."""
+    grad = stacked.grad if stacked.is_leaf else None
+    if grad is None or grad.layout != torch.strided:
+        return
+    left_out = absent(grad)
+    for place, row in enumerate(rows):
+        if left_out is None or not left_out[place]:
+            row.grad = grad.detach()[place]
 
 
 def _run(
