@@ -43,6 +43,9 @@ def convert(value: Any, conversion: str) -> Any:
     return _CONVERT[conversion](value)
 
 
+Wrong = Callable[[Any, tuple[Any, ...], dict[str, Any]], bool]
+"""Of a function and its arguments, whether torch batches the call wrongly without an error."""
+
 _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 
 # What a batched tensor answers for itself, not for the members' tensors.
@@ -72,13 +75,16 @@ class Sentinel(TorchFunctionMode):
 
     Args:
         device: the kind of device that the members are on.
+        goes_wrong: whether torch batches a function wrongly with these arguments; none where not
+            given.
 
     Attributes:
         refused: what was raised. The module may have caught it: then the run does not count.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", goes_wrong: Wrong | None = None) -> None:
         super().__init__()
+        self._goes_wrong = goes_wrong
         self.refused: Exception | None = None
         self._members = level() + 1
         self._device = device if torch.amp.is_autocast_available(device) else "cpu"
@@ -92,6 +98,9 @@ class Sentinel(TorchFunctionMode):
             raise self.refused
         conversion = CONVERSIONS.get(func) or _UNANSWERABLE.get(func)
         if conversion is None or _says_nothing(func, args):
+            if self._goes_wrong is not None and self._goes_wrong(func, args, kwargs or {}):
+                self.refused = Asked(f"torch.vmap computes {func.__name__} wrongly")
+                raise self.refused
             return func(*args, **(kwargs or {}))
         if conversion == "requires_grad" and is_inside(args[0], self._members):
             return func(*args, **(kwargs or {}))
@@ -114,6 +123,7 @@ class Watch(TorchFunctionMode):
     Args:
         answer: gives the value.
         replacements: functions of torch, and what runs in their place.
+        goes_wrong: as of ``Sentinel``; what is replaced does not.
 
     Attributes:
         replaced: how often a replacement ran.
@@ -124,8 +134,10 @@ class Watch(TorchFunctionMode):
         self,
         answer: Callable[[Tensor, str], Any],
         replacements: Mapping[Any, Callable[..., Any]] | None = None,
+        goes_wrong: Wrong | None = None,
     ) -> None:
         super().__init__()
+        self._goes_wrong = goes_wrong
         self._answer = answer
         self._members = level() + 1
         self._replacements = replacements or {}
@@ -146,6 +158,9 @@ class Watch(TorchFunctionMode):
             raise self.refused
         replacement = self._replacements.get(func)
         if replacement is None:
+            if self._goes_wrong is not None and self._goes_wrong(func, args, kwargs or {}):
+                self.refused = Asked(f"torch.vmap computes {func.__name__} wrongly")
+                raise self.refused
             return func(*args, **(kwargs or {}))
         self.replaced += 1
         return replacement(*args, **(kwargs or {}))

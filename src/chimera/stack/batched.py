@@ -31,6 +31,7 @@ from chimera.stack.leaves import Leaves, Taken
 from chimera.stack.outputs import Outputs
 from chimera.stack.rules import FUNCTIONS
 from chimera.stack.rules.autocast import Autocast, autocast_of
+from chimera.stack.rules.misbatched import goes_wrong
 
 Call = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -175,10 +176,10 @@ def run_batched(
         return tuple(sorter.tensors) or (torch.zeros(()),)
 
     drawing = None if key is None else Drawing(key, members, several=True)
-    sentinel: Sentinel | Watch | None = Sentinel(group.device.type) if wary else None
+    sentinel: Sentinel | Watch | None = Sentinel(group.device.type, goes_wrong) if wary else None
     watch = None
     if decisions is not None:
-        sentinel = watch = Watch(decisions, FUNCTIONS if ruled else {})
+        sentinel = watch = Watch(decisions, FUNCTIONS if ruled else {}, goes_wrong)
     given = [arguments.leaves[i] for i in own]
     with ExitStack() as modes:
         if decisions is not None or sentinel is not None or drawing is not None:

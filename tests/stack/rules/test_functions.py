@@ -130,6 +130,18 @@ CALLS: list[tuple[object, Case]] = [
     (F.rrelu, calling(F.rrelu, ROWS, training=True, inplace=True)),
     (F.bilinear, case(lambda: Twice(), normal(2, 3, 5), normal(2, 3, 4))),
     (torch.bilinear, case(lambda: Twice(torch.bilinear), normal(6, 5), normal(6, 4))),
+    (F.embedding, calling(F.embedding, integers(5, 6, 3), table=True, padding_idx=-2)),
+    (
+        F.embedding,
+        calling(F.embedding, integers(5, 9), table=True, padding_idx=1, scale_grad_by_freq=True),
+    ),
+    (torch.roll, calling(torch.roll, normal(), shifts=2)),
+    (torch.Tensor.roll, calling(torch.Tensor.roll, ROWS, shifts=(2, 1), dims=(0, 1))),
+    (torch.select_scatter, calling(torch.select_scatter, ROWS, normal(6), dim=1, index=-2)),
+    (
+        torch.Tensor.select_scatter,
+        calling(torch.Tensor.select_scatter, ROWS, normal(5), dim=-2, index=3),
+    ),
     (F.embedding_bag, calling(F.embedding_bag, integers(5, 6, 3), table=True, padding_idx=-2)),
     (F.embedding_bag, calling(F.embedding_bag, integers(5, 6, 3), table=True, mode="max")),
     (F.embedding_bag, case(lambda: Bag(), integers(5, 9), offsets)),
@@ -180,6 +192,18 @@ class Kept(nn.Module):
         with torch.no_grad():
             self.u = F.normalize(x + self.u, dim=0, out=self.u)
         return x * self.u.clone()
+
+
+if hasattr(F, "linear_cross_entropy"):  # new in torch 2.13
+    CALLS.append(
+        (
+            F.linear_cross_entropy,
+            calling(
+                *(F.linear_cross_entropy, ROWS, normal(4, 5), integers(4, 6)),
+                options=nn.LinearCrossEntropyOptions(batch_chunk_size=2),
+            ),
+        )
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -16,6 +16,7 @@ from chimera.stack.rules import linear_losses as linear_losses
 from chimera.stack.rules import losses as losses
 from chimera.stack.rules import margin_losses as margin_losses
 from chimera.stack.rules import masked as masked
+from chimera.stack.rules import misbatched as misbatched
 from chimera.stack.rules import normalized as normalized
 from chimera.stack.rules import numeric_activations as numeric_activations
 from chimera.stack.rules import numeric_attention as numeric_attention
