@@ -71,6 +71,24 @@ def test_conditions_stay_eager_and_are_told():
     assert "members ask tensors for Python values" in str(ch.explain(step))
 
 
+def test_what_vmap_computes_wrongly_stays_eager():
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(6, 4))
+
+        def forward(self, x):
+            found = F.embedding(x[:, 0].long().abs() % 6, self.table, padding_idx=2)
+            return found.square().sum(1)
+
+    stack = ch.Stack(ch.instances(Reads, 3))
+    step = ch.train_step(
+        stack, torch.mean, ch.optim.SGD(stack, lr=0.1), engine="compiled", steps=100
+    )
+    with pytest.warns(ch.ChimeraWarning, match="a function that torch.vmap computes wrongly"):
+        step(torch.randn(5, 2))
+
+
 def test_a_compiler_that_fails_leaves_eager(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no C++ compiler")

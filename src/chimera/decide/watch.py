@@ -127,6 +127,7 @@ class Watch(TorchFunctionMode):
 
     Attributes:
         replaced: how often a replacement ran.
+        mended: whether one ran that torch would have computed wrongly.
         refused: what was raised. The module may have caught it: then the run does not count.
     """
 
@@ -142,6 +143,7 @@ class Watch(TorchFunctionMode):
         self._members = level() + 1
         self._replacements = replacements or {}
         self.replaced = 0
+        self.mended = False
         self.refused: Exception | None = None
 
     def __torch_function__(
@@ -157,10 +159,12 @@ class Watch(TorchFunctionMode):
             self.refused = Asked(f"the module asks a tensor for its {_UNANSWERABLE[func]}")
             raise self.refused
         replacement = self._replacements.get(func)
+        wrong = self._goes_wrong is not None and self._goes_wrong(func, args, kwargs or {})
         if replacement is None:
-            if self._goes_wrong is not None and self._goes_wrong(func, args, kwargs or {}):
+            if wrong:
                 self.refused = Asked(f"torch.vmap computes {func.__name__} wrongly")
                 raise self.refused
             return func(*args, **(kwargs or {}))
         self.replaced += 1
+        self.mended |= wrong
         return replacement(*args, **(kwargs or {}))

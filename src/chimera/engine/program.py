@@ -176,5 +176,7 @@ def _check(group: Group, given: Arguments) -> None:
         raise Uncapturable("autocast chooses the dtypes")
     if plan.conditions:
         raise Uncapturable("members ask tensors for Python values")
+    if plan.mended:
+        raise Uncapturable("members call a function that torch.vmap computes wrongly")
     if plan.writes or plan.copies:
         raise Uncapturable("members change their inputs or parameters in place")

@@ -50,6 +50,7 @@ class Ran:
         links: the containers among them that stand in several places.
         parameters: by slot, the rows of parameters that the call changed in place in a copy.
         replaced: how many functions of torch ran as ``FUNCTIONS`` has them.
+        mended: whether torch would have computed one of them wrongly.
         cast: whether autocast was on.
     """
 
@@ -61,6 +62,7 @@ class Ran:
     links: Links = ()
     parameters: dict[int, Tensor] = field(default_factory=dict)
     replaced: int = 0
+    mended: bool = False
     cast: bool = False
 
 
@@ -231,6 +233,7 @@ def run_batched(
         kept["links"],
         parameters,
         replaced=0 if watch is None else watch.replaced,
+        mended=watch is not None and watch.mended,
         cast=casts and autocast.used,
     )
 

@@ -36,6 +36,7 @@ class Plan:
         draws: the members draw random numbers.
         conditions: the members ask tensors for Python values.
         functions: the members call functions of torch that run in another form.
+        mended: torch itself would compute one of these wrongly.
         casts: autocast is on, around the call or in it.
         writes: the members change their parameters in place.
         copies: the members change their inputs in place, and so get copies.
@@ -49,6 +50,7 @@ class Plan:
     draws: bool = False
     conditions: bool = False
     functions: bool = False
+    mended: bool = False
     casts: bool = False
     writes: bool = False
     copies: bool = False
@@ -185,6 +187,7 @@ def _learn(plan: Plan, parts: _Parts) -> None:
     plan.draws |= parts.draws > 0
     plan.conditions |= parts.conditions > 0
     plan.functions |= parts.replaced > 0
+    plan.mended |= parts.mended
     plan.parts = parts.done
     plan.casts |= parts.cast
     plan.ruled = parts.ruled
@@ -208,7 +211,7 @@ class _Parts:
         self.watches = False
         self.ruled = True
         self.casts = self.cast = False
-        self.wary = self.writes = False
+        self.wary = self.writes = self.mended = False
         self.copies, self.changes = True, False
         self.draws = self.conditions = self.replaced = self.done = 0
 
@@ -270,6 +273,7 @@ class _Parts:
         self.writes |= bool(ran.parameters) or not all(map(unchanged, parameters, versions))
         self.draws += ran.draws
         self.replaced += ran.replaced
+        self.mended |= ran.mended
         self.cast |= ran.cast
         self.conditions += len(decisions.made) + decisions.asked if decisions else 0
         return ran

@@ -59,7 +59,10 @@ _ALIASES = {
     "matrix_norm": "linalg_matrix_norm",
 }
 # Functions that are replaced for the sake of what they call.
-_COMPOSED = (F.multi_head_attention_forward,)
+_COMPOSED = (
+    F.multi_head_attention_forward,
+    getattr(F, "linear_cross_entropy", None),  # new in torch 2.13
+)
 _HALF = (torch.bfloat16, torch.float16)
 _KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA", "xpu": "AutocastXPU", "mps": "AutocastMPS"}
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from chimera.decide.split import requires_grad
 from chimera.stack.rules.embedding import renormalize, rows_of
 from chimera.stack.rules.functions import Unstackable, replaces
 
@@ -94,11 +95,9 @@ def _chunks(*_: Any, options: Any = None, **__: Any) -> bool:
 def linear_cross_entropy(
     *args: Any, weight: Tensor | None = None, options: Any = None, **kwargs: Any
 ) -> Tensor:
-    """``F.linear_cross_entropy`` without chunks, which spare memory; they give classes' weights no
-    gradient.
-    """
-    if weight is not None and options is not None:
-        weight = weight.detach()
+    """``F.linear_cross_entropy`` without chunks, which spare memory alone."""
+    if weight is not None and options is not None and requires_grad(weight):
+        raise Unstackable("in chunks, gradients of classes' weights run one by one")
     found: Tensor = F.linear_cross_entropy(*args, weight=weight, **kwargs)
     return found
 
