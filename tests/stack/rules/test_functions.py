@@ -135,6 +135,7 @@ CALLS: list[tuple[object, Case]] = [
         F.embedding,
         calling(F.embedding, integers(5, 9), table=True, padding_idx=1, scale_grad_by_freq=True),
     ),
+    (torch.embedding, calling(torch.embedding, ROWS, integers(6, 9), padding_idx=2)),
     (torch.roll, calling(torch.roll, normal(), shifts=2)),
     (torch.Tensor.roll, calling(torch.Tensor.roll, ROWS, shifts=(2, 1), dims=(0, 1))),
     (torch.select_scatter, calling(torch.select_scatter, ROWS, normal(6), dim=1, index=-2)),

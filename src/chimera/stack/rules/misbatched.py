@@ -50,6 +50,24 @@ def embedding(
     return rows_of(input, weight, padding, scale_grad_by_freq)
 
 
+def _pads_rows(weight: Tensor, indices: Tensor, padding_idx: int = -1, *_: Any, **__: Any) -> bool:
+    """As ``_pads``, in torch's own order."""
+    return padding_idx >= 0
+
+
+@replaces(torch.embedding)
+def rows(
+    weight: Tensor,
+    indices: Tensor,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """``torch.embedding``, which knows no negative ``padding_idx``."""
+    padding = padding_idx if padding_idx >= 0 else None
+    return embedding(indices, weight, padding, None, 2.0, scale_grad_by_freq, sparse)
+
+
 def _always(*_: Any, **__: Any) -> bool:
     """The gradient of ``src`` is summed over an axis that it has not."""
     return True
@@ -80,6 +98,7 @@ def roll(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 MISBATCHED |= {
     F.embedding: _pads,
+    torch.embedding: _pads_rows,
     torch.roll: _is_number,
     Tensor.roll: _is_number,
     torch.select_scatter: _always,
