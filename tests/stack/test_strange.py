@@ -294,3 +294,9 @@ def test_sparse_tensors_in_other_layouts_are_refused():
     net.register_buffer("links", torch.eye(4).to_sparse_csr())
     with pytest.raises(ValueError, match=r"modules\[0\]: links is torch.sparse_csr.*to_sparse_coo"):
         ch.Stack([net, net])
+
+
+def test_why_they_run_alone_is_said(members):
+    stack = ch.Stack(members(GivesData, 3))
+    stack(ch.each(X[:3]))
+    assert "gives a tensor's .data other memory" in str(ch.explain(stack))

@@ -66,6 +66,12 @@ class Asked(Exception):
     """A module asked a tensor for something that a batched tensor answers wrongly."""
 
 
+def _asked(name: str) -> Asked:
+    if name == "data":
+        return Asked("the module gives a tensor's .data other memory")
+    return Asked(f"the module asks a tensor for its {name}")
+
+
 class Sentinel(TorchFunctionMode):
     """Refuses the questions that batched tensors answer wrongly without an error.
 
@@ -105,7 +111,7 @@ class Sentinel(TorchFunctionMode):
         if conversion == "requires_grad" and is_inside(args[0], self._members):
             return func(*args, **(kwargs or {}))
         if conversion == "requires_grad" or func in _UNANSWERABLE:
-            self.refused = Asked(f"the module asks a tensor for its {conversion}")
+            self.refused = _asked(conversion)
             raise self.refused
         try:
             return func(*args, **(kwargs or {}))
@@ -156,7 +162,7 @@ class Watch(TorchFunctionMode):
                 return func(*args, **(kwargs or {}))
             return self._answer(args[0], conversion)
         if func in _UNANSWERABLE and not _says_nothing(func, args):
-            self.refused = Asked(f"the module asks a tensor for its {_UNANSWERABLE[func]}")
+            self.refused = _asked(_UNANSWERABLE[func])
             raise self.refused
         replacement = self._replacements.get(func)
         wrong = self._goes_wrong is not None and self._goes_wrong(func, args, kwargs or {})
