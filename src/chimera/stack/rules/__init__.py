@@ -14,6 +14,7 @@ from chimera.stack.rules import images as images
 from chimera.stack.rules import linear as linear
 from chimera.stack.rules import linear_losses as linear_losses
 from chimera.stack.rules import losses as losses
+from chimera.stack.rules import made as made
 from chimera.stack.rules import margin_losses as margin_losses
 from chimera.stack.rules import masked as masked
 from chimera.stack.rules import misbatched as misbatched

@@ -23,10 +23,12 @@ try:
         get_unwrapped,
         is_batchedtensor,
         is_functorch_wrapped_tensor,
+        maybe_current_level,
         maybe_get_bdim,
         maybe_get_level,
     )
     from torch._functorch.pyfunctorch import (
+        VmapInterpreter,
         retrieve_current_functorch_interpreter,
         temporarily_pop_interpreter_stack,
     )
@@ -59,6 +61,27 @@ def is_together(*arguments: Any) -> bool:
         return True
     wrapped = [a for a in arguments if isinstance(a, Tensor) and is_functorch_wrapped_tensor(a)]
     return any(is_batchedtensor(value) for value in wrapped)
+
+
+def of_each(create: Callable[[int], Tensor]) -> Tensor | None:
+    """A new tensor of which each member has its own, from inside vmap.
+
+    Args:
+        create: gives it ``[members, ...]`` for so many members.
+
+    Returns:
+        The tensor of one member; None where no vmap is innermost, or torch lacks a private name.
+    """
+    if not PRIVATE or maybe_current_level() is None:
+        return None
+    interpreter: Any = retrieve_current_functorch_interpreter()
+    if not isinstance(interpreter, VmapInterpreter):
+        return None
+    level = current_level()
+    with temporarily_pop_interpreter_stack():
+        whole = create(interpreter.batch_size())
+    made: Tensor = _add_batch_dim(whole, 0, level)
+    return made
 
 
 def members_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
