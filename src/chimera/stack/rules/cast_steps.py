@@ -1,9 +1,10 @@
 """Steps of ``RNN``, ``GRU`` and the cells under autocast on a CPU, for all members at once.
 
-torch computes the two products of a step in the lower dtype and each operation after them by
-itself, rounded to the dtype that its tensors have: a state in float32 stays so. Here is the same
-order of operations. An ``LSTM`` runs as one kernel of oneDNN, which rounds inside as it likes, and
-a packed sequence is cut by torch where rows end: they have no such form.
+``CAST_STEPS`` takes the place of ``STEPS``. torch computes the two products of a step in the lower
+dtype and each operation after them by itself, rounded to the dtype that its tensors have: a state in
+float32 stays so. Here is the same order of operations. An ``LSTM`` runs as one kernel of oneDNN,
+which rounds inside as it likes, and a packed sequence is cut by torch where rows end: they have no
+such form.
 
 Shapes as in ``steps``.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from chimera.stack.rules.steps import STEPS, State, Step, Weights, product
+from chimera.stack.rules.steps import STEPS, State, Step, Weights
 
 
 def _gru(x: Tensor, h: Tensor, state: State, w: Weights) -> State:
@@ -31,30 +32,3 @@ def _lstm(x: Tensor, h: Tensor, state: State, w: Weights) -> State:
 
 
 CAST_STEPS: dict[str, Step] = STEPS | {"GRU": _gru, "LSTM": _lstm}
-
-
-def cast_step(mode: str, x_NBI: Tensor, state: State, w: Weights) -> State:
-    """The state after one input; autocast is on, so that products are in the lower dtype."""
-    gates = product(x_NBI, w.w_ih, w.b_ih)
-    return CAST_STEPS[mode](gates, product(state[0], w.w_hh, w.b_hh), state, w)
-
-
-def cast_sequence(
-    mode: str, x_NTBI: Tensor, state: State, w: Weights, reverse: bool
-) -> tuple[Tensor, State]:
-    """The hidden states of all steps ``[N, T, B, H]``, and the last state.
-
-    Args:
-        mode: of the layer.
-        x_NTBI: the inputs.
-        state: before the first step.
-        w: the weights.
-        reverse: from the last step to the first.
-    """
-    n, t, b, i = x_NTBI.shape
-    gates = product(x_NTBI.reshape(n, t * b, i), w.w_ih, w.b_ih).view(n, t, b, -1).unbind(1)
-    outputs: list[Tensor] = [*gates]
-    for at in reversed(range(t)) if reverse else range(t):
-        state = CAST_STEPS[mode](gates[at], product(state[0], w.w_hh, w.b_hh), state, w)
-        outputs[at] = state[0]
-    return torch.stack(outputs, 1), state

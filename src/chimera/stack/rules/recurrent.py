@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from chimera.draws.mode import require_draws
-from chimera.stack.rules.cast_steps import cast_sequence, cast_step
+from chimera.stack.rules.cast_steps import CAST_STEPS
 from chimera.stack.rules.numeric import PerMember, chance, numeric
 from chimera.stack.rules.sequences import layer
-from chimera.stack.rules.steps import State, Weights, one_step, sequence
+from chimera.stack.rules.steps import STEPS, State, Weights, one_step, sequence
 from chimera.stack.rules.table import rule
 from chimera.stack.rules.together import together
 
@@ -155,7 +155,7 @@ def _run(
             state = tuple(whole[:, index] for whole in states)
             w, reverse = weights[index], direction == 1
             if _casts(x_NTBI):
-                output, after = cast_sequence(layers.mode, x_NTBI, state, w, reverse)
+                output, after = sequence(layers.mode, x_NTBI, state, w, None, reverse, CAST_STEPS)
             elif mask is None:
                 output, after = layer(layers.mode, x_NTBI, state, w, reverse)
             else:
@@ -226,5 +226,5 @@ def _mode(module: Any) -> str:
 
 def _step(size: int, mode: str, count: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
     """The next states."""
-    step = cast_step if _casts(x) else one_step
-    return step(mode, x, rest[:count], Weights(*rest[count:]))
+    steps = CAST_STEPS if _casts(x) else STEPS
+    return one_step(mode, x, rest[:count], Weights(*rest[count:]), steps)

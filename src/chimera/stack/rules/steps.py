@@ -8,7 +8,7 @@ the projection's), G gates times H; x_NTBI, h_NBP, c_NBH, gates_NBG.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,14 +84,22 @@ STEPS: dict[str, Step] = {
 }
 
 
-def one_step(mode: str, x_NBI: Tensor, state: State, w: Weights) -> State:
+def one_step(
+    mode: str, x_NBI: Tensor, state: State, w: Weights, steps: Mapping[str, Step] = STEPS
+) -> State:
     """The state after one input."""
     gates = product(x_NBI, w.w_ih, w.b_ih)
-    return STEPS[mode](gates, product(state[0], w.w_hh, w.b_hh), state, w)
+    return steps[mode](gates, product(state[0], w.w_hh, w.b_hh), state, w)
 
 
 def sequence(
-    mode: str, x_NTBI: Tensor, state: State, w: Weights, mask_TB: Tensor | None, reverse: bool
+    mode: str,
+    x_NTBI: Tensor,
+    state: State,
+    w: Weights,
+    mask_TB: Tensor | None,
+    reverse: bool,
+    steps: Mapping[str, Step] = STEPS,
 ) -> tuple[Tensor, State]:
     """The hidden states of all steps ``[N, T, B, P]``, and the last state.
 
@@ -102,11 +110,12 @@ def sequence(
         w: the weights.
         mask_TB: which sequences reach which step; None for all.
         reverse: from the last step to the first.
+        steps: for every mode its step.
     """
     n, t, b, i = x_NTBI.shape
     gates_NTBG = product(x_NTBI.reshape(n, t * b, i), w.w_ih, w.b_ih).view(n, t, b, -1)
     of_step = gates_NTBG.transpose(0, 1).contiguous().unbind(0)
-    step = STEPS[mode]
+    step = steps[mode]
     outputs: list[Tensor] = [gates_NTBG] * t
     for at in reversed(range(t)) if reverse else range(t):
         after = step(of_step[at], product(state[0], w.w_hh, w.b_hh), state, w)
