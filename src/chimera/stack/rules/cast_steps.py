@@ -1,7 +1,7 @@
 """Steps of ``RNN``, ``GRU`` and the cells under autocast on a CPU, for all members at once.
 
 ``CAST_STEPS`` takes the place of ``STEPS``. torch computes the two products of a step in the lower
-dtype and each operation after them by itself, rounded to the dtype that its tensors have: a state in
+dtype and each operation after them by itself, rounded to what its tensors have: a state in
 float32 stays so. Here is the same order of operations. An ``LSTM`` runs as one kernel of oneDNN,
 which rounds inside as it likes, and a packed sequence is cut by torch where rows end: they have no
 such form.
