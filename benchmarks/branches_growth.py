@@ -12,7 +12,7 @@ network's gradients before they are timed.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ def first_call(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measured(net: nn.Module, x: Tensor, compiles: bool, rounds: int) -> dict[str, Any]:
-    """Milliseconds a step of every candidate, and seconds to compile."""
+def measured(net: nn.Module, x: Tensor, compiles: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Milliseconds a step of every candidate, and seconds to compile those that are to be."""
     fused = ch.fuse(net)
     hand, hand_grads = by_hand(net, x)
     runs = {"plain": step(net, x), "torch.func": hand, "fused": step(fused, x)}
@@ -63,13 +63,13 @@ def measured(net: nn.Module, x: Tensor, compiles: bool, rounds: int) -> dict[str
         "torch.func": hand_grads,
         "fused": lambda: [p.grad for p in fused.parameters()],
     }
-    if compiles:
-        for name, one in (("plain", net), ("fused", fused)):
-            torch._dynamo.reset()
-            label = f"{name}, torch.compile"
-            runs[label] = step(torch.compile(one, fullgraph=True), x)
-            found[f"{label}: seconds"] = first_call(runs[label])
-            others[label] = lambda one=one: [p.grad for p in one.parameters()]
+    for name in compiles:
+        one = {"plain": net, "fused": fused}[name]
+        torch._dynamo.reset()
+        label = f"{name}, torch.compile"
+        runs[label] = step(torch.compile(one, fullgraph=True), x)
+        found[f"{label}: seconds"] = first_call(runs[label])
+        others[label] = lambda one=one: [p.grad for p in one.parameters()]
     for name, grads in others.items():
         runs[name]()
         for a, b in zip(plain, grads(), strict=True):
@@ -99,7 +99,8 @@ def main() -> None:
         torch.manual_seed(0)
         net = ch.Parallel(*(mlp(*widths)() for _ in range(count)))
         x = torch.randn(options.batch, widths[0])
-        row = measured(net, x, count <= options.compile_most, options.rounds)
+        kinds = ("plain", "fused") if count <= options.compile_most else ()
+        row = measured(net, x, kinds, options.rounds)
         rows.append({"branches": count} | row)
         print(f"{count:4}  " + "  ".join(f"{k} {v:.3g}" for k, v in row.items()), flush=True)
         count *= 2 if options.most <= 64 else 4

@@ -1,17 +1,18 @@
 """How a step grows: with the members, the width, the branches; and the memory it takes.
 
-    python benchmarks/growth.py members [--json benchmarks/results/growth.json]
-    python benchmarks/growth.py width
-    python benchmarks/growth.py branches
-    python benchmarks/growth.py memory
-    python benchmarks/growth.py plots --json benchmarks/results/growth.json --to docs/img
+    python benchmarks/growth.py members --json benchmarks/results/growth-NAME.json [--budget 80]
+    python benchmarks/growth.py width --json ...
+    python benchmarks/growth.py branches --json ...
+    python benchmarks/growth.py memory --json ...
+    python benchmarks/growth.py plots --json ... --to docs/img
 
 ``members``: MLPs 64->32->10, batch 32, N from 1 to 16,384. ``width``: 64 MLPs 64->w->w->10, batch
 32. ``branches``: forward and backward of a ``Parallel`` of MLPs 64->32->10 on one input of 32 rows,
-plain, compiled and fused. ``memory``: the most that a process of its own held more than before its
-first step, five steps of N MLPs 64->32->10. Candidates in turn, medians, in one process; what takes
-more than ``--limit`` seconds a step, or does not run, is left out. ``plots`` draws what the file
-holds (matplotlib, in the ``bench`` extra).
+plain, by ``torch.func``, compiled and fused. ``memory``: the most that a process of its own held
+more than before its first step, five steps of N MLPs 64->32->10. The candidates of a size run in
+turn in one process, each for a share of ``--seconds``; medians. A size that the file has is not
+measured again, and none is begun after ``--budget`` seconds: call until all is there. ``plots``
+draws what the file holds (matplotlib, in the ``bench`` extra).
 """
 
 import argparse
@@ -19,112 +20,106 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from candidates import available, fresh_compiler
-from peers import as_numbers, prepared
+from branches import mlp
+from branches_growth import measured
+from candidates import Candidate, Step, available, fresh_compiler
+from peers import as_numbers
 from timing import hardware, medians
-from torch import Tensor, nn
 from work import Row
 
 import chimera as ch
 
-MEMBERS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
-WIDTHS = (8, 16, 32, 64, 128, 256, 512)
-BRANCHES = (2, 4, 8, 16, 32, 64, 128, 256)
+SIZES = {
+    "members": (1, 4, 16, 64, 256, 1024, 4096, 16384),
+    "width": (8, 32, 128, 512),
+    "branches": (4, 16, 64, 256),
+    "memory": (64, 256, 1024, 4096, 16384),
+}
 LOOP_UP_TO = 1024
 """Members up to which the loop is run: from there on it only grows in proportion."""
+COMPILED_UP_TO = 16
+"""Branches up to which the plain network is compiled: minutes, beyond."""
+CPU = torch.device("cpu")
+CALLED = {
+    "plain": "Parallel",
+    "plain, torch.compile": "Parallel compiled",
+    "fused": "ours, ch.fuse",
+    "fused, torch.compile": "ours, ch.fuse compiled",
+}
 
 
 def members(n: int) -> Row:
     return Row("mlp", (64, 32, 10), n, 32)
 
 
-def populations(rows: dict[int, Row], options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Milliseconds by candidate and size."""
-    device, found = torch.device(options.device), {}
-    for size, row in rows.items():
-        steps = {}
-        with fresh_compiler():
-            for name, candidate in available(tuple(options.engines.split(",")), 0, 1).items():
-                if (name == "loop" and row.members > LOOP_UP_TO) or "shifted" in name:
-                    continue
-                if options.candidates and name not in options.candidates.split(","):
-                    continue
-                step = prepared(candidate, row, device, torch.float32)
-                assert step is not None
-                for _ in range(options.warm):
-                    as_numbers(step())
-                steps[name] = step
-            times = medians(steps, rounds=options.rounds, seconds=options.seconds)
-        found[str(size)] = {name: 1e3 * value for name, value in times.items()}
-        print(size, {name: round(value, 3) for name, value in found[str(size)].items()}, flush=True)
-    return found
+def wide(width: int) -> Row:
+    return Row("mlp", (64, width, width, 10), 64, 32)
 
 
-def branches(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Milliseconds of a forward and backward, by candidate and number of branches."""
-    device, found = torch.device(options.device), {}
-    for count in BRANCHES:
-        nets = {"Parallel": parallel(count).to(device)}
-        nets["ours, ch.fuse"] = ch.fuse(nets["Parallel"])
-        x = torch.randn(32, 64, device=device)
-        steps = {name: trained(net, x) for name, net in nets.items()}
-        with fresh_compiler():
-            if count <= options.compile_loop:
-                steps["Parallel compiled"] = trained(torch.compile(parallel(count).to(device)), x)
-            times = medians(steps, rounds=options.rounds, seconds=options.seconds)
-        found[str(count)] = {name: 1e3 * value for name, value in times.items()}
-        print(count, {name: round(v, 3) for name, v in found[str(count)].items()}, flush=True)
-    return found
+def chosen(row: Row, options: argparse.Namespace) -> dict[str, Candidate]:
+    """The candidates of a row; the loop last, since it trains the modules themselves."""
+    found = available(tuple(options.engines.split(",")), 0, 1)
+    wanted = options.candidates.split(",") if options.candidates else [*found]
+    loop = found.pop("loop")
+    names = [name for name in found if name in wanted and "shifted" not in name]
+    few = "loop" in wanted and row.members <= LOOP_UP_TO
+    return {name: found[name] for name in names} | ({"loop": loop} if few else {})
 
 
-def parallel(count: int) -> nn.Module:
+def population(row: Row, options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds by candidate."""
+    device = torch.device(options.device)
+    modules = [m.to(device) for m in ch.instances(row.make, row.members, seed=0)]
+    data = row.batches(device, torch.float32)
+    steps: dict[str, Step] = {}
+    with fresh_compiler():
+        for name, candidate in chosen(row, options).items():
+            steps[name] = candidate(modules, row, *data)
+            for _ in range(options.warm):
+                as_numbers(steps[name]())
+        times = medians(steps, rounds=options.rounds, seconds=options.seconds)
+    return {name: 1e3 * value for name, value in times.items()}
+
+
+def branches(count: int, options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of a forward and backward, by candidate."""
     torch.manual_seed(0)
-    row = members(1)
-    return ch.Parallel(*(row.make() for _ in range(count)))
+    net = ch.Parallel(*(mlp(64, 32, 10)() for _ in range(count)))
+    kinds = ("plain", "fused") if count <= COMPILED_UP_TO else ("fused",)
+    found = measured(net, torch.randn(32, 64), kinds, options.rounds)
+    return {CALLED.get(name, name): t for name, t in found.items() if "seconds" not in name}
 
 
-def trained(net: Any, x: Tensor) -> Callable[[], object]:
-    def step() -> None:
-        for parameter in net.parameters():
-            parameter.grad = None
-        net(x).sum().backward()
-
-    return step
-
-
-def memory(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Megabytes by candidate and number of members, each in a process of its own."""
-    found: dict[str, dict[str, float]] = {}
-    for count in (64, 256, 1024, 4096):
-        found[str(count)] = {"parameters x 4": 4 * 4 * 2410 * count / 1e6}
-        for name in available(tuple(options.engines.split(",")), 0, 1):
-            if "shifted" in name or (name == "loop" and count > LOOP_UP_TO):
-                continue
-            if options.candidates and name not in options.candidates.split(","):
-                continue
-            command = [sys.executable, __file__, "one", "--name", name, "--count", str(count)]
-            command += ["--engines", options.engines]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[str(count)][name] = float(done.stdout.split()[-1])
-        print(count, found[str(count)], flush=True)
+def memory(count: int, options: argparse.Namespace) -> dict[str, float]:
+    """Megabytes by candidate, each in a process of its own."""
+    found = {"parameters x 4": 4 * 4 * 2410 * count / 1e6}
+    for name in chosen(members(count), options):
+        command = [sys.executable, __file__, "one", "--name", name, "--count", str(count)]
+        command += ["--engines", options.engines]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[name] = float(done.stdout.split()[-1])
     return found
 
 
 def one(options: argparse.Namespace) -> None:
     """Print the megabytes that five steps add to the most that this process held."""
-    row = members(options.count)
     candidate = available(tuple(options.engines.split(",")), 0, 1)[options.name]
-    small = prepared(candidate, members(2), torch.device("cpu"), torch.float32)
-    assert small is not None
-    as_numbers(small())  # what is loaded and compiled once does not count
+
+    def made(row: Row) -> Step:
+        modules = ch.instances(row.make, row.members, seed=0)
+        return candidate(modules, row, *row.batches(CPU, torch.float32))
+
+    small = made(members(2))
+    for _ in range(5):
+        as_numbers(small())  # what is loaded and compiled once does not count
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = prepared(candidate, row, torch.device("cpu"), torch.float32)
-    assert step is not None
+    step = made(members(options.count))
     for _ in range(5):
         as_numbers(step())
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6)
@@ -174,12 +169,13 @@ def main() -> None:
     parser.add_argument("--engines", default="eager,compiled")
     parser.add_argument("--candidates", default="", help="a list; all by default")
     parser.add_argument("--sizes", default="", help="a list of sizes; all by default")
-    parser.add_argument("--compile-loop", type=int, default=0)
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds")
     parser.add_argument("--json", type=Path, help="what is measured is added to this file")
     parser.add_argument("--to", type=Path, default=Path("docs/img"))
     parser.add_argument("--name", default="")
     parser.add_argument("--count", type=int, default=64)
     options = parser.parse_args()
+    start = time.monotonic()
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     if options.what == "one":
         one(options)
@@ -187,24 +183,27 @@ def main() -> None:
     if options.what == "plots":
         plots(known, options.to)
         return
-    print(hardware(torch.device(options.device)))
-    chosen = tuple(map(int, options.sizes.split(","))) if options.sizes else ()
-    if options.what == "members":
-        found = populations({n: members(n) for n in chosen or MEMBERS}, options)
-    elif options.what == "width":
-        rows = {w: Row("mlp", (64, w, w, 10), 64, 32) for w in chosen or WIDTHS}
-        found = populations(rows, options)
-    elif options.what == "branches":
-        found = branches(options)
-    else:
-        found = memory(options)
-    if options.json:
-        known["hardware"] = hardware(torch.device(options.device))
-        old = known.setdefault(options.what, {})
-        for size, times in found.items():
-            old[size] = old.get(size, {}) | times
-        known[options.what] = dict(sorted(old.items(), key=lambda pair: int(pair[0])))
-        options.json.write_text(json.dumps(known, indent=1) + "\n")
+    ways: dict[str, Callable[[int], dict[str, float]]] = {
+        "members": lambda n: population(members(n), options),
+        "width": lambda n: population(wide(n), options),
+        "branches": lambda n: branches(n, options),
+        "memory": lambda n: memory(n, options),
+    }
+    known["hardware"] = hardware(torch.device(options.device))
+    print(known["hardware"])
+    old = known.setdefault(options.what, {})
+    for size in map(int, options.sizes.split(",")) if options.sizes else SIZES[options.what]:
+        if str(size) in old:
+            continue
+        if time.monotonic() - start > options.budget:
+            print(f"{size} and what follows: not begun")
+            return
+        old[str(size)] = ways[options.what](size)
+        print(size, {name: round(value, 3) for name, value in old[str(size)].items()}, flush=True)
+        if options.json:
+            known[options.what] = dict(sorted(old.items(), key=lambda pair: int(pair[0])))
+            old = known[options.what]
+            options.json.write_text(json.dumps(known, indent=1) + "\n")
 
 
 if __name__ == "__main__":

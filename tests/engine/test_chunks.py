@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import chimera as ch
-from chimera.engine.chunks import peak
+from chimera.engine.prediction import peak
 from chimera.engine.trace import recorded
 
 
@@ -45,7 +45,7 @@ def test_chunks_equal_all_at_once(memory):
     other, found, step = trained(members, memory=memory)
     assert "chunks" not in str(ch.explain(one))
     assert "members run in" in str(ch.explain(step).notes[-1])
-    assert step.settled
+    assert not step.settled  # whether to compile them is open
     torch.testing.assert_close(found, losses, rtol=1e-9, atol=1e-12)
     for name, tensor in stack.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], tensor, rtol=1e-6, atol=1e-9)
@@ -117,3 +117,87 @@ def test_a_step_that_goes_on_runs_in_as_many_chunks_as_before():
     step.prefer({name: "eager"})
     step(ch.each(X), ch.each(Y))
     assert step.choices == {name: "eager"}
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """The recordings that torch's compiler was given; each runs as recorded."""
+    made = []
+
+    def compiled(graph, **_):
+        made.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    return made
+
+
+def test_recorded_chunks_equal_all_at_once(compilations):
+    members = nets()
+    stack, losses, _ = trained(members, steps=6, engine="eager")
+    other, found, step = trained(members, steps=6, engine="compiled", memory=300_000)
+    assert step.settled
+    ((_, choice),) = step.choices.items()
+    assert choice.endswith(" chunks, compiled")
+    assert "a chunk of 5x400x6, 5x400 is compiled: as asked" in str(ch.explain(step))
+    torch.testing.assert_close(found, losses, rtol=1e-9, atol=1e-12)
+    for name, tensor in stack.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], tensor, rtol=1e-6, atol=1e-9)
+
+
+def test_chunks_that_differ_in_their_members_alone_are_compiled_once(compilations):
+    members = [Net().double() for _ in range(4)]
+    x, y = torch.randn(4, 400, 6, dtype=torch.float64), torch.randint(0, 4, (4, 400))
+    found = []
+    for settings in ({"engine": "eager"}, {"engine": "compiled", "memory": 200_000}):
+        stack = ch.Stack(members, seed=3)
+        step = ch.train_step(stack, F.cross_entropy, ch.optim.SGD(stack, lr=0.1), **settings)
+        found.append(torch.stack([step(ch.each(x), ch.each(y)) for _ in range(6)]))
+    assert int(next(iter(step.choices.values())).split()[0]) > 1
+    assert len(compilations) == 1
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+
+
+def test_chunks_compile_and_go_on_as_they_were():
+    members = nets()
+    _, losses, first = trained(members, steps=4, memory=300_000, engine="compiled")
+    stack = ch.Stack(members, seed=3)
+    optimizer = ch.optim.AdamW(stack, lr=[1e-3, 1e-2, 3e-2, 1e-2, 1e-3])
+    step = ch.train_step(stack, F.cross_entropy, optimizer, clip=0.5)
+    step.prefer(first.choices)
+    step(ch.each(X), ch.each(Y))
+    assert step.choices == first.choices
+    assert "is compiled: as the run chose before" in str(ch.explain(step))
+    _, others, _ = trained(members, steps=4, engine="eager")
+    torch.testing.assert_close(losses, others, rtol=1e-9, atol=1e-12)
+
+
+def test_a_recorded_chunk_that_differs_is_not_used(monkeypatch):
+    monkeypatch.setattr(
+        torch, "compile", lambda graph, **_: lambda *a: [1.1 * one for one in graph(*a)]
+    )
+    members = nets()
+    with pytest.warns(ch.ChimeraWarning, match="the recorded chunk differs from eager by"):
+        _, losses, step = trained(members, memory=300_000, engine="compiled")
+    assert step.settled
+    _, others, _ = trained(members, engine="eager")
+    torch.testing.assert_close(losses, others, rtol=1e-9, atol=1e-12)
+
+
+def test_short_runs_take_their_chunks_eagerly():
+    _, _, step = trained(nets(), memory=300_000)
+    assert not step.settled
+    _, _, step = trained(nets(), memory=300_000, steps=3)
+    stack = ch.Stack(nets())
+    optimizer = ch.optim.SGD(stack)
+    step = ch.train_step(stack, F.cross_entropy, optimizer, memory=300_000, engine="auto", steps=2)
+    step(ch.each(X), ch.each(Y))
+    assert step.settled
+    assert next(iter(step.choices.values())).endswith(" chunks, eager")
+
+
+def test_measured_chunks_choose(compilations):
+    _, _, step = trained(nets(), steps=14, memory=300_000, engine="measure")
+    assert step.settled
+    assert next(iter(step.choices.values())).endswith((" chunks, compiled", " chunks, eager"))
+    assert "measured: eager" in str(ch.explain(step))

@@ -2,23 +2,29 @@
 
 Contract: losses, gradients, draws and buffers are those of all members at once; a chunk's
 activations are gone before the next begins. How many chunks there are follows from a prediction,
-which sees shapes alone: the same stack on the same machine runs in the same chunks.
+which sees shapes alone: the same stack on the same machine runs in the same chunks. The engine
+takes a chunk as it takes a step: eagerly, until its rule is ready to record and compile; then each
+chunk is recorded, and those that differ in their members alone share what was compiled.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
 from chimera.draws.mode import Key
+from chimera.engine.choice import Rule
 from chimera.engine.eager import Eager, checked_losses
+from chimera.engine.fast import APART, Turns, refuse, why
 from chimera.engine.graph import StepGraph
-from chimera.engine.kinds import name_of
+from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
+from chimera.engine.prediction import memory_of, predicted
 from chimera.engine.program import Members
+from chimera.engine.shared import shared
+from chimera.engine.tensors import Tensors, relative
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.outputs import merge
 from chimera.stack.plan import plan_of
@@ -33,73 +39,256 @@ STATES = 3
 _CHUNKS = "chunks"
 
 
+class Part:
+    """Some members of a kind of call, as a program of their own.
+
+    Args:
+        whole: of all members.
+        spans: the places in each group of those that run.
+        given: arguments of all members; others of the same shapes may stand for them.
+
+    Attributes:
+        trained, buffers, shape: as of every program.
+        positions: the members, in the order of the losses.
+    """
+
+    def __init__(self, whole: Members, spans: Sequence[range], given: Arguments) -> None:
+        self._whole, self._spans, self._given = whole, spans, given
+        self.trained, self.buffers = whole.trained, whole.buffers
+        self.positions = whole.positions(spans)
+        self.shape: tuple[int, ...] = (len(self.positions),)
+
+    def tensors(self) -> list[Tensor]:
+        """The rows of the stacked tensors."""
+        return self._whole.narrowed(self._whole.tensors(), self._spans)
+
+    def moving(self, given: Arguments) -> list[Tensor]:
+        """The tensors among the arguments of all members."""
+        return self._whole.moving(given)
+
+    def outputs(self, tensors: Sequence[Tensor], moving: Sequence[Tensor], step: Tensor) -> Any:
+        """The losses of the members; see ``Members.outputs``."""
+        arguments = iter(moving)
+        leaves = [next(arguments) if isinstance(x, Tensor) else x for x in self._given.leaves]
+        given = Arguments(leaves, self._given.own, self._given.shape)
+        outputs = self._whole.of_part(list(tensors), given, step, self._spans)
+        return checked_losses(merge(outputs), len(self.positions))
+
+
 class Chunks:
-    """The gradients of a Stack, chunk by chunk.
+    """The steps of a Stack, chunk by chunk.
 
     Args:
         eager: whose step it is.
         count: how many chunks.
         name: of the kind of step, the shapes of its arguments.
         told: why, for ``explain``.
+        rule: says when chunks are recorded and compiled; None for never.
+        chosen: what took them before the run was stopped, where it was.
     """
 
-    def __init__(self, eager: Eager, count: int, name: str, told: str) -> None:
+    def __init__(
+        self, eager: Eager, count: int, name: str, told: str, rule: Rule | None, chosen: str = ""
+    ) -> None:
         self._eager, self.count, self.name, self.told = eager, count, name, told
+        self._rule, self._chosen = rule, chosen
+        self._kinds: dict[Any, Kind] = {}
+        self._said: set[str] = set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is chosen what takes the chunks."""
+        chosen = [kind.choice for kind in self._kinds.values()]
+        return self._rule is None or (bool(chosen) and all(chosen))
 
     @property
     def choice(self) -> str:
         """What a run records of it, and ``chunks_of`` is told when it goes on."""
-        return f"{self.count} {_CHUNKS}"
+        chosen = {kind.choice for kind in self._kinds.values()}
+        (one,) = chosen if len(chosen) == 1 else ("",)
+        return f"{self.count} {_CHUNKS}" + (f", {one}" if one else "")
 
-    def take(self, given: Arguments, key: Key) -> Tensor:
+    def notes(self) -> list[str]:
+        """Whole sentences for ``explain``."""
+        if self._rule is None:
+            return [self.told]
+        return [*notes_of(self._rule.name, list(self._kinds.values())), self.told]
+
+    def take(self, given: Arguments, key: Key, expected: int | None = None) -> Tensor:
         """One step; the losses ``[members]``, detached.
 
         Raises:
             Uncapturable: the members need more than tensor operations.
         """
-        losses = self._gradients(given, key)
+        learn(self._eager.stack, self._eager, given, key)
+        losses = self._gradients(given, key, expected)
         self._eager.update(losses)
         return losses
 
-    def _gradients(self, given: Arguments, key: Key) -> Tensor:
-        stack, optimizer = self._eager.stack, self._eager.optimizer
-        learn(stack, self._eager, given, key)
+    def _gradients(self, given: Arguments, key: Key, expected: int | None) -> Tensor:
+        """Leave every gradient on its parameter; the losses ``[members]``."""
+        eager = self._eager
+        if self._rule is None or not eager.serves(key):
+            return self._eagerly(given, key)
+        kind = self._kind(given)
+        kind.calls += self.count
+        if kind.graph is not None:
+            turns = Turns(kind, self._rule.makes) if not kind.choice else None
+            if turns is None:
+                return self._by(kind.graph, given, key)
+            return turns.taken(
+                lambda: self._eagerly(given, key), lambda: self._by(kind.graph, given, key), given
+            )
+        many = None if expected is None else expected * self.count
+        if kind.choice == "eager" or not self._ready(kind, many):
+            return self._eagerly(given, key)
+        return self._first(kind, given, key, many)
+
+    def _kind(self, given: Arguments) -> Kind:
+        key = shapes_of(given, self._eager.own()), self._eager.kind(given)
+        return self._kinds.setdefault(key, Kind(f"a chunk of {self.name}"))
+
+    def _ready(self, kind: Kind, expected: int | None) -> bool:
+        assert self._rule is not None
+        if self._chosen == "eager":
+            kind.choice, kind.reason = "eager", "as the run chose before"
+        return kind.choice == "" and (bool(self._chosen) or self._rule.ready(kind, expected))
+
+    def _parts(self, given: Arguments) -> list[Part]:
         program = self._eager.program(given)
-        optimizer.zero_grad()
-        tensors = program.tensors()
-        step = torch.as_tensor(key.step, device=tensors[0].device)
-        trained = set(program.trained)
-        found: list[Tensor] = []
-        positions: list[int] = []
-        for part in range(self.count):
-            spans = program.spans(part, self.count)
-            own = [
-                tensor.detach().requires_grad_(i in trained)
-                for i, tensor in enumerate(program.narrowed(tensors, spans))
-            ]
-            outputs = program.of_part(own, given, step, spans)
-            if not outputs:
+        spans = [program.spans(part, self.count) for part in range(self.count)]
+        return [Part(program, own, given) for own in spans if any(own)]
+
+    def _eagerly(self, given: Arguments, key: Key) -> Tensor:
+        self._eager.optimizer.zero_grad()
+        parts = self._parts(given)
+        return _in_order(parts, [self._one(part, given, key) for part in parts])
+
+    def _one(self, part: Part, given: Arguments, key: Key) -> Tensor:
+        """The gradients of one chunk, by autograd; its losses."""
+        rows = part.tensors()
+        step = torch.as_tensor(key.step, device=rows[0].device)
+        trained = set(part.trained)
+        own = [tensor.detach().requires_grad_(i in trained) for i, tensor in enumerate(rows)]
+        losses = part.outputs(own, part.moving(given), step)
+        wanted = [own[i] for i in part.trained]
+        grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
+        self._put(part, rows, grads)
+        detached: Tensor = losses.detach()
+        return detached
+
+    def _put(self, part: Part, rows: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
+        owners = self._eager.own()
+        for i, grad in zip(part.trained, grads, strict=True):
+            if grad is not None:
+                _gradient(owners[i], rows[i]).copy_(grad)
+
+    def _by(self, graphs: Sequence[tuple[Part, StepGraph]], given: Arguments, key: Key) -> Tensor:
+        """The gradients by recordings."""
+        assert isinstance(key.step, int)
+        self._eager.optimizer.zero_grad()
+        found = []
+        for part, graph in graphs:
+            tensors = graph.tensors()
+
+            def between(losses: Tensor, grads: list[Tensor | None]) -> None:
+                self._put(part, tensors.own, grads)  # noqa: B023 - called within this turn
+
+            found.append(graph.run(tensors, given, key.step, between).clone())
+        return _in_order([part for part, _ in graphs], found)
+
+    def _first(self, kind: Kind, given: Arguments, key: Key, expected: int | None) -> Tensor:
+        """A step both ways, of which the eager one counts."""
+        eager, rule = self._eager, self._rule
+        assert rule is not None
+        assert isinstance(key.step, int)
+        eager.optimizer.zero_grad()
+        parts = self._parts(given)
+        try:
+            if kind.recorded is None:
+                kind.recorded = [
+                    (part, StepGraph(part, None, None, given, parted=True)) for part in parts
+                ]
+            cost = kind.recorded[0][1].cost
+            graphs = kind.recorded if self._chosen or rule.worth(kind, cost, expected) else []
+            if self._chosen:
+                kind.reason = "as the run chose before"
+            compiler = rule.compiler()
+            compiler = compiler if rule.makes == "graphed" else shared(compiler)
+            for _, graph in graphs:
+                graph.compile(compiler)
+        except Exception as error:  # noqa: BLE001 - of recording or of the compiler: eager serves
+            graphs = []
+            self._refuse(kind, why(error))
+        found = []
+        for place, part in enumerate(parts):
+            before = [tensor.detach().clone() for tensor in self._buffers(part)]
+            found.append(self._one(part, given, key))
+            if not graphs:
                 continue
-            mine = [position for output in outputs for position in output.positions]
-            losses = checked_losses(merge(outputs), len(mine))
-            wanted = [own[i] for i in program.trained]
-            grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
-            for i, grad in zip(program.trained, grads, strict=True):
-                if grad is not None:
-                    _put(tensors[i], own[i], grad)
-            found.append(losses.detach())
-            positions += sorted(mine)
-        whole = torch.cat(found)
-        order = index_of(positions, whole.device)
-        return torch.empty_like(whole).index_copy_(0, order, whole)
+            try:
+                apart = self._apart(part, graphs[place][1], given, key.step, before, found[-1])
+            except Exception as error:  # noqa: BLE001 - of the compiler: eager serves
+                graphs = []
+                self._refuse(kind, why(error))
+                continue
+            if apart > APART:
+                graphs = []
+                self._refuse(kind, f"the recorded chunk differs from eager by {apart:.1e}")
+        if graphs:
+            kind.graph = graphs
+            kind.choice = "" if rule.clocked and not self._chosen else rule.makes
+        return _in_order(parts, found)
+
+    def _buffers(self, part: Part) -> list[Tensor]:
+        tensors = part.tensors()
+        return [tensors[place] for place in part.buffers]
+
+    def _apart(
+        self,
+        part: Part,
+        graph: StepGraph,
+        given: Arguments,
+        step: int,
+        before: Sequence[Tensor],
+        losses: Tensor,
+    ) -> float:
+        """How far a recording is from the losses, gradients and buffers that are there."""
+        rows = part.tensors()
+        stand = Tensors([row.detach() for row in rows], [], [])
+        for place, buffer in zip(part.buffers, before, strict=True):
+            stand.own[place] = buffer
+        owners, gaps = self._eager.own(), [0.0]
+
+        def between(others: Tensor, grads: list[Tensor | None]) -> None:
+            gaps.append(relative([losses], [others]))
+            made = [(i, g) for i, g in zip(part.trained, grads, strict=True) if g is not None]
+            gaps.append(
+                relative([_gradient(owners[i], rows[i]) for i, _ in made], [g for _, g in made])
+            )
+
+        graph.run(stand, given, step, between)
+        gaps.append(relative(self._buffers(part), before))
+        return max(gaps)
+
+    def _refuse(self, kind: Kind, reason: str) -> None:
+        kind.choice, kind.reason = "eager", reason
+        refuse(reason, self._said, "the step")
 
 
-def _put(parameter: Tensor, rows: Tensor, grad: Tensor) -> None:
-    """Let the gradient's rows that belong to ``rows``, a part of ``parameter``, be ``grad``."""
+def _in_order(parts: Sequence[Part], losses: Sequence[Tensor]) -> Tensor:
+    """The losses of all members, in the order of the stack."""
+    whole = torch.cat(list(losses))
+    positions = [position for part in parts for position in part.positions]
+    return torch.empty_like(whole).index_copy_(0, index_of(positions, whole.device), whole)
+
+
+def _gradient(parameter: Tensor, rows: Tensor) -> Tensor:
+    """The rows of a parameter's gradient that belong to ``rows``, a part of it."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     start = (rows.storage_offset() - parameter.storage_offset()) // max(parameter.stride(0), 1)
-    parameter.grad[start : start + len(rows)].copy_(grad)
+    return parameter.grad[start : start + len(rows)]
 
 
 def learn(stack: Stack, eager: Eager, given: Arguments, key: Key) -> None:
@@ -118,54 +307,6 @@ def learn(stack: Stack, eager: Eager, given: Arguments, key: Key) -> None:
         group.plans.update(twin.plans)
 
 
-def predicted(eager: Eager, given: Arguments, key: Key) -> float:
-    """The bytes of one member's activations, forward and backward, at their peak.
-
-    Of the recorded step of the first two members of the first group: what lives between its
-    operations.
-
-    Raises:
-        Uncapturable: the step is more than tensor operations.
-    """
-    stack = eager.stack
-    few = stack.parts()[0][0].positions[:2]
-    small = Stack([stack[position] for position in few], seed=stack.seed)
-    mine = given.take(index_of(few, stack.device))
-    with torch.no_grad():
-        small.run(eager.call, mine, key)
-    graph = StepGraph(Members(small, eager.call, mine), None, None, mine, parted=True)
-    return peak(graph.graphs[0]) / len(few)
-
-
-def peak(graph: GraphModule) -> int:
-    """The most bytes that a recording holds at once, besides what it is given."""
-    last: dict[Any, Any] = {}
-    size: dict[Any, int] = {}
-    given = {_memory(n) for n in graph.graph.nodes if n.op in ("placeholder", "get_attr")}
-    for node in graph.graph.nodes:
-        for other in (node, *node.all_input_nodes):
-            where = _memory(other)
-            if where is not None and where not in given:
-                last[where] = node
-    live = most = 0
-    ends: dict[Any, list[Any]] = {}
-    for where, node in last.items():
-        ends.setdefault(node, []).append(where)
-    for node in graph.graph.nodes:
-        where = _memory(node)
-        if where in last and where not in size:
-            size[where] = node.meta["val"].untyped_storage().nbytes()
-            live += size[where]
-            most = max(most, live)
-        live -= sum(size.get(gone, 0) for gone in ends.get(node, ()))
-    return most
-
-
-def _memory(node: Any) -> Any:
-    value = node.meta.get("val")
-    return id(value.untyped_storage()) if isinstance(value, Tensor) else None
-
-
 def check_memory(memory: object) -> None:
     """Refuse what is no number of bytes.
 
@@ -177,7 +318,12 @@ def check_memory(memory: object) -> None:
 
 
 def chunks_of(
-    eager: Eager, given: Arguments, key: Key, memory: int | None, before: str | None = None
+    eager: Eager,
+    given: Arguments,
+    key: Key,
+    memory: int | None,
+    rule: Rule | None,
+    before: str | None = None,
 ) -> Chunks | None:
     """The chunks in which a stack runs; None for all members at once.
 
@@ -186,6 +332,7 @@ def chunks_of(
         given: arguments of all members.
         key: of the draws.
         memory: the most bytes that a step may take in all; a share of the machine's unless given.
+        rule: says when chunks are recorded and compiled; None for never.
         before: what the run chose before it was stopped, where it was.
 
     Raises:
@@ -193,9 +340,12 @@ def chunks_of(
         Uncapturable: the step is more than tensor operations.
     """
     if before is not None:
-        told = f"members run in {before}, as the run chose before"
-        many, _, what = before.partition(" ")
-        return Chunks(eager, int(many), name_of(given), told) if what == _CHUNKS else None
+        parts, _, chosen = before.partition(", ")
+        many, _, what = parts.partition(" ")
+        if what != _CHUNKS:
+            return None
+        told = f"members run in {parts}, as the run chose before"
+        return Chunks(eager, int(many), name_of(given), told, rule, chosen)
     own = eager.own()
     weights = sum(tensor.nbytes for tensor in own)
     data = sum(leaf.nbytes for leaf in given.leaves if isinstance(leaf, Tensor))
@@ -219,14 +369,7 @@ def chunks_of(
         f"members run in {count} chunks: all at once take {_mib(fixed + each * members)} MiB by "
         f"prediction, of {_mib(limit)}"
     )
-    return Chunks(eager, count, name_of(given), told)
-
-
-def memory_of(device: torch.device) -> int:
-    """The bytes of memory of a device, or of this machine."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Chunks(eager, count, name_of(given), told, rule)
 
 
 def _mib(size: float) -> int:

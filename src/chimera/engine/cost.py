@@ -6,6 +6,7 @@ Python and autograd for every operation, and the memory that each reads and writ
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch.fx import GraphModule, Node
 
 from chimera.engine.program import Uncapturable
 
-# Inductor's time grows with the operations of a graph.
+# Inductor's time grows with the operations of a graph, those aside that only name a tensor.
 LARGEST = 4000
 _ATEN = torch.ops.aten
 _KEPT = (
@@ -47,9 +48,17 @@ def checked_cost(graphs: Sequence[GraphModule]) -> Cost:
         Uncapturable: there are too many operations for a compiler.
     """
     cost = cost_of(graphs)
-    if cost.operations > LARGEST:
-        raise Uncapturable(f"a graph of {cost.operations} operations takes too long to compile")
+    work = sum(not _names(node) for graph in graphs for node in graph.graph.nodes)
+    if work > LARGEST:
+        raise Uncapturable(f"a graph of {work} operations takes too long to compile")
     return cost
+
+
+def _names(node: Node) -> bool:
+    """Whether a node is an argument, a part of a result, or a tensor by another name."""
+    if node.op != "call_function" or node.target is operator.getitem:
+        return True
+    return node.target in (_ATEN.detach.default, _ATEN.view.default, _ATEN.empty_like.default)
 
 
 def cost_of(graphs: Iterable[GraphModule]) -> Cost:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,9 +73,13 @@ class Fast:
         kind = self._kind(given)
         kind.calls += 1
         if kind.graph is not None:
-            if self.rule.clocked and not kind.choice:
-                return self._timed(kind, given, key)
-            return self._by(kind.graph, given, key.step)
+            graph, step = kind.graph, key.step
+            if kind.choice:
+                return self._by(graph, given, step)
+            turns = Turns(kind, self.rule.makes)
+            return turns.taken(
+                lambda: eager.take(given, key), lambda: self._by(graph, given, step), given
+            )
         if kind.choice == "eager" or not self._ready(kind, expected):
             return eager.take(given, key)
         return self._first(kind, given, key, expected)
@@ -136,26 +140,6 @@ class Fast:
             return None
 
         return between
-
-    def _timed(self, kind: Kind, given: Arguments, key: Key) -> Tensor:
-        """A step of the candidate whose turn it is; after the last round the faster is chosen."""
-        assert isinstance(key.step, int)
-        names = ("eager", self.rule.makes)
-        name = min(names, key=lambda one: len(kind.seconds.setdefault(one, [])))
-        start = _now(given)
-        if name == "eager":
-            losses = self._eager.take(given, key)
-        else:
-            losses = self._by(kind.graph, given, key.step)
-        kind.seconds[name].append(_now(given) - start)
-        if all(len(kind.seconds[one]) >= ROUNDS for one in names):
-            found = {one: statistics.median(kind.seconds[one]) for one in names}
-            kind.choice = min(names, key=found.__getitem__)
-            told = ", ".join(f"{one} {1000 * seconds:.2f} ms" for one, seconds in found.items())
-            kind.reason = f"measured: {told}"
-            if kind.choice == "eager":
-                kind.graph = None
-        return losses
 
     def _first(self, kind: Kind, given: Arguments, key: Key, expected: int | None) -> Tensor:
         """A step both ways; an error of the recording or of the compiler leaves the eager one."""
@@ -244,6 +228,36 @@ class Fast:
     def prefer(self, choices: Mapping[str, str]) -> None:
         """Choose as was chosen before, by the names of kinds."""
         self.preferred = dict(choices)
+
+
+class Turns:
+    """The calls of a kind while its engine is measured: each candidate in turn, then the faster.
+
+    Args:
+        kind: which is served by a recording.
+        makes: the engine that the recording is for.
+    """
+
+    def __init__(self, kind: Kind, makes: str) -> None:
+        self._kind, self._names = kind, ("eager", makes)
+
+    def taken(
+        self, eagerly: Callable[[], Tensor], recorded: Callable[[], Tensor], given: Arguments
+    ) -> Tensor:
+        """A call by the candidate whose turn it is; after the last round the faster is chosen."""
+        kind, names = self._kind, self._names
+        name = min(names, key=lambda one: len(kind.seconds.setdefault(one, [])))
+        start = _now(given)
+        losses = eagerly() if name == "eager" else recorded()
+        kind.seconds[name].append(_now(given) - start)
+        if all(len(kind.seconds[one]) >= ROUNDS for one in names):
+            found = {one: statistics.median(kind.seconds[one]) for one in names}
+            kind.choice = min(names, key=found.__getitem__)
+            told = ", ".join(f"{one} {1000 * seconds:.2f} ms" for one, seconds in found.items())
+            kind.reason = f"measured: {told}"
+            if kind.choice == "eager":
+                kind.graph = None
+        return losses
 
 
 def refuse(reason: str, said: set[str], what: str) -> None:

@@ -144,6 +144,11 @@ class StepGraph:
         self._runs[1](*tensors.own, *tensors.state, *numbers, *(g for g in every if g is not None))
         return losses
 
+    @property
+    def trained(self) -> list[int]:
+        """The places, in the order of ``tensors().own``, of what may get a gradient."""
+        return self._program.trained
+
     def owners(self) -> list[Tensor]:
         """The parameters and buffers themselves, in the order of ``tensors().own``."""
         return self._program.tensors()

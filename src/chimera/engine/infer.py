@@ -17,7 +17,7 @@ from chimera.engine.cost import checked_cost
 from chimera.engine.fast import APART, refuse, why
 from chimera.engine.graph import Run
 from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
-from chimera.engine.network import Network, modes_of, named
+from chimera.engine.network import Network, standing
 from chimera.engine.program import Members, Program, Uncapturable
 from chimera.engine.tensors import relative
 from chimera.engine.trace import recorded
@@ -83,12 +83,8 @@ class Infer:
         module, rule = self.module, self._rule
         if rule is None:
             return module(*args, **kwargs)
-        given, own = self._arguments(args, kwargs), self._own()
-        modes = (
-            (*module.modes().items(), module.constants())
-            if isinstance(module, Stack)
-            else modes_of(module)
-        )
+        given = self._arguments(args, kwargs)
+        own, modes = self._standing()
         kind = self._kinds.setdefault((shapes_of(given, own), modes), Kind(name_of(given)))
         kind.calls += 1
         if kind.graph is not None:
@@ -97,12 +93,15 @@ class Infer:
             return _apart_from_graph(kind.graph([t.detach() for t in own], given), rule)
         if kind.choice == "eager" or not rule.ready(kind, self._expected):
             return module(*args, **kwargs)
-        return self._first(kind, rule, given, args, kwargs)
+        return self._first(kind, rule, given, own, args, kwargs)
 
-    def _own(self) -> list[Tensor]:
-        if isinstance(self.module, Stack):
-            return [tensor for group, _ in self.module.parts() for tensor in group.tensors()]
-        return [tensor for _, tensor in named(self.module)]
+    def _standing(self) -> tuple[list[Tensor], Any]:
+        """The module's tensors, and the modes and numbers that a recording holds for good."""
+        module = self.module
+        if not isinstance(module, Stack):
+            return standing(module)
+        own = [tensor for group, _ in module.parts() for tensor in group.tensors()]
+        return own, (*module.modes().items(), module.constants())
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         if isinstance(self.module, Stack):
@@ -114,11 +113,17 @@ class Infer:
             )
         return Arguments(leaves, [False] * len(leaves), shape)
 
-    def _first(self, kind: Kind, rule: Rule, given: Arguments, args: Any, kwargs: Any) -> Any:
+    def _first(
+        self,
+        kind: Kind,
+        rule: Rule,
+        given: Arguments,
+        own: Sequence[Tensor],
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
         """A call both ways, of which the eager one counts."""
-        before = [
-            tensor if isinstance(tensor, nn.Parameter) else tensor.clone() for tensor in self._own()
-        ]
+        before = [tensor if isinstance(tensor, nn.Parameter) else tensor.clone() for tensor in own]
         drawn = torch.get_rng_state()
         output = self.module(*args, **kwargs)
         try:
@@ -129,7 +134,9 @@ class Infer:
                 graph.compile(rule)
                 stand = [tensor.detach() for tensor in before]
                 other = graph(stand, given)
-                apart = max(relative(*_tensors(output, other)), relative(self._own(), stand))
+                apart = max(
+                    relative(*_tensors(output, other)), relative(self._standing()[0], stand)
+                )
                 if apart > APART:
                     raise Uncapturable(f"the recorded call differs from eager by {apart:.1e}")
                 kind.graph, kind.choice = graph, rule.makes

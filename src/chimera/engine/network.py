@@ -46,6 +46,8 @@ class Network:
                 raise Uncapturable(f"hooks ({path or 'the module itself'}) are Python")
         self._names = [name for name, _ in named(module)]
         tensors = self.tensors()
+        if list(map(id, tensors)) != [id(tensor) for _, tensor in named(module)]:
+            raise Uncapturable("a module names other parameters than torch does")
         for name, tensor in zip(self._names, tensors, strict=True):
             if has_hooks(tensor):
                 raise Uncapturable(f"hooks ({name}) are Python")
@@ -54,7 +56,7 @@ class Network:
 
     def tensors(self) -> list[Tensor]:
         """The parameters and buffers, each once."""
-        return [tensor for _, tensor in named(self._module)]
+        return standing(self._module)[0]
 
     def moving(self, given: Arguments) -> list[Tensor]:
         """The tensors among the arguments."""
@@ -124,6 +126,19 @@ def named(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [*module.named_parameters(), *module.named_buffers()]
 
 
-def modes_of(module: nn.Module) -> tuple[bool, ...]:
-    """Which modules are in training mode."""
-    return tuple(part.training for part in module.modules())
+def standing(module: nn.Module) -> tuple[list[Tensor], tuple[bool, ...]]:
+    """The tensors of ``named``, and which modules are in training mode.
+
+    In one walk: the public ones, a generator a level, take longer than the step of a network of
+    many small modules.
+    """
+    parts: dict[nn.Module, None] = {}
+    left: list[nn.Module | None] = [module]
+    while left:
+        part = left.pop()
+        if part is not None and part not in parts:
+            parts[part] = None
+            left.extend(reversed(part._modules.values()))
+    held: list[Tensor] = [t for part in parts for t in part._parameters.values() if t is not None]
+    held += [t for part in parts for t in part._buffers.values() if t is not None]
+    return list(dict.fromkeys(held)), tuple([part.training for part in parts])

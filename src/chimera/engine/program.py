@@ -96,6 +96,11 @@ class Members:
         sizes = [len(group) for group, _ in self._groups]
         return [range(size * part // parts, size * (part + 1) // parts) for size in sizes]
 
+    def positions(self, spans: Sequence[range]) -> list[int]:
+        """The places in the stack of the members of ``spans``, in order."""
+        pairs = zip(self._groups, spans, strict=True)
+        return sorted(p for (g, _), span in pairs for p in g.positions[span.start : span.stop])
+
     def narrowed(self, tensors: Sequence[Tensor], spans: Sequence[range]) -> list[Tensor]:
         """The rows of ``spans``, in the memory of ``tensors``."""
         counts = [len(group.slots) for group, _ in self._groups]

@@ -1,6 +1,7 @@
 """A training step of one plain network, with an optimizer of ``torch.optim``.
 
-Forward, loss and backward are recorded; clipping and the optimizer's step follow as they are.
+Forward, loss and backward are recorded; clipping and the optimizer's step follow as they are, the
+latter by torch's fused kernel where there is one that computes the same.
 Draws come from torch's own generator, in the same order whichever engine takes the step.
 """
 
@@ -18,8 +19,9 @@ from chimera.engine.choice import Rule
 from chimera.engine.fast import APART, refuse, why
 from chimera.engine.graph import StepGraph
 from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
-from chimera.engine.network import Call, Network, modes_of, named
-from chimera.engine.tensors import relative
+from chimera.engine.network import Call, Network, standing
+from chimera.engine.tensors import Tensors, relative
+from chimera.engine.update import fused
 from chimera.paths.nest import flatten
 from chimera.stack.each import Arguments, Each
 
@@ -59,12 +61,12 @@ class Single:
         """One step; the loss, detached."""
         if self.rule is None:
             return self._eagerly(given)
-        own = [tensor for _, tensor in named(self._module)]
-        key = shapes_of(given, own), modes_of(self._module)
+        own, modes = standing(self._module)
+        key = shapes_of(given, own), modes
         kind = self._kinds.setdefault(key, Kind(name_of(given)))
         kind.calls += 1
         if kind.graph is not None:
-            return self._by(kind.graph, given)
+            return self._by(kind.graph, given, own)
         if kind.choice == "eager" or not self.rule.ready(kind, expected):
             return self._eagerly(given)
         return self._first(kind, given, own, expected)
@@ -87,14 +89,17 @@ class Single:
             nn.utils.clip_grad_norm_(self._module.parameters(), self._clip)
         self._optimizer.step()
 
-    def _by(self, graph: StepGraph, given: Arguments) -> Tensor:
+    def _by(self, graph: StepGraph, given: Arguments, own: Sequence[Tensor]) -> Tensor:
+        tensors = Tensors([tensor.detach() for tensor in own], [], [])
+
         def between(loss: Tensor, grads: list[Tensor | None]) -> None:
             self._optimizer.zero_grad()
-            for parameter, grad in zip(graph.parameters(), grads, strict=True):
-                parameter.grad = grad
-            self._update(loss)
+            for place, grad in zip(graph.trained, grads, strict=True):
+                own[place].grad = grad
+            with fused(self._optimizer):
+                self._update(loss)
 
-        return graph.run(graph.tensors(), given, 0, between).clone()
+        return graph.run(tensors, given, 0, between).clone()
 
     def _first(
         self, kind: Kind, given: Arguments, own: Sequence[Tensor], expected: int | None

@@ -108,7 +108,7 @@ class TrainStep:
         key = overridden(Key(stack.seed, self.optimizer.steps))
         chunks = self._chunks_of(known, key)
         if chunks is not None:
-            return chunks.take(known, key)
+            return chunks.take(known, key, expected)
         if self._fast is None:
             return self._eager.take(known, key)
         return self._fast.take(known, key, expected)
@@ -138,7 +138,8 @@ class TrainStep:
         if kind not in self._chunks:
             try:
                 before = self._preferred.get(name_of(given))
-                found = chunks_of(self._eager, given, key, self._memory, before)
+                rule = None if self._fast is None else self._fast.rule
+                found = chunks_of(self._eager, given, key, self._memory, rule, before)
             except (Uncapturable, Unrecordable, RuntimeError) as error:
                 found = None
                 self._unchunked = f"members do not run in chunks: {why(error)}"
@@ -154,8 +155,11 @@ class TrainStep:
     @property
     def settled(self) -> bool:
         """Whether it is chosen what takes steps of every kind that came, and one did."""
-        if self.engine == "eager" or any(self._chunks.values()):
+        if self.engine == "eager":
             return True
+        parts = [chunks.settled for chunks in self._chunks.values() if chunks is not None]
+        if parts:
+            return all(parts)
         kinds = self._fast.kinds if self._fast is not None else self._single.kinds
         return bool(kinds) and all(kind.choice for kind in kinds)
 
@@ -179,7 +183,8 @@ class TrainStep:
             return Explanation(rows, (*notes, *self._single.notes()))
         told = self.module.__explain__()
         own = ["engine eager: as asked"] if self._fast is None else self._fast.notes()
-        own += [chunks.told for chunks in self._chunks.values() if chunks is not None]
+        for chunks in self._chunks.values():
+            own += [] if chunks is None else chunks.notes()
         own += [self._unchunked] * bool(self._unchunked)
         return Explanation(told.rows, (*told.notes, *own))
 

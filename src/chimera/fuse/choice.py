@@ -69,6 +69,11 @@ _THREADS = _ONE_THREAD | {
 }
 
 
+# Taken as one in a recording, however large: the products take the same time either way, and a
+# compiler's time grows with those that it is given.
+_GROWING = ("products", "widths")
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Whether branches run as one, and why, in a few words."""
@@ -138,7 +143,7 @@ def _key(
         if isinstance(leaf, Tensor)
     )
     modes = tuple([modules[0].training for modules in part.moded])
-    same = all(args[0] is given[0][0] for args in given if args)
+    same = all(args[0] is given[0][0] for args in given if args), _recorded(leaves)
     threads = torch.get_num_threads()
     return (decide, part.structure, shapes, same, modes, torch.is_grad_enabled(), threads)
 
@@ -152,11 +157,17 @@ def _modelled(part: Part, given: Given) -> Decision:
     few = limit.few(count, part.layers)
     if few:
         return Decision(False, f"{few} ({part.kind})")
-    if work > limit.work:
+    if work > limit.work and not (_recorded(leaves) and part.kind in _GROWING):
         return Decision(
             False, f"{work:.1e} operations a branch are more than {limit.work:.0e} ({part.kind})"
         )
     return Decision(True, f"{count} branches of {work:.1e} operations ({part.kind})")
+
+
+def _recorded(leaves: Sequence[Any]) -> bool:
+    """Whether a call is being recorded: its tensors are of the tracer's own class."""
+    known = (nn.Parameter, Tensor, nn.Buffer)
+    return any(isinstance(leaf, Tensor) and type(leaf) not in known for leaf in leaves)
 
 
 def _measured(
