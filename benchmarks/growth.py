@@ -139,6 +139,7 @@ def plots(known: dict[str, Any], folder: Path) -> None:
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "chimera"
+    matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
     folder.mkdir(parents=True, exist_ok=True)

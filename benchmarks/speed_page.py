@@ -38,6 +38,13 @@ step cannot go below: the bytes it must move at the rate of a copy, and the oper
 products at the rate of a product of matrices, both measured on the machine just before.
 """
 
+GROWTH = """\
+MLPs 64->32->10 with a batch of 32 (with the width: 64 MLPs 64->w->w->10), by the candidates above;
+the loop up to 1,024 members. Branches are forward and backward of a `Parallel` on one shared input.
+Memory is what a process of its own held at most beyond what it held before it made the members, and
+five steps; below 64 MiB a compiled step is first taken on copies, which shows there.
+"""
+
 COMMANDS = """\
 ```
 pip install '.[bench]'
@@ -45,7 +52,7 @@ python benchmarks/peers.py                          # the first table; --device 
 python benchmarks/peers.py --seed 7 --count 6       # shapes that the seed draws
 python benchmarks/peers.py --compile-loop 64        # a compiled loop too, with and without
                                                     # Inductor's batch_linear fusion (minutes)
-python benchmarks/growth.py members                 # also: width, branches, memory, then plots
+python benchmarks/growth.py members --json FILE     # also: width, branches, memory, then plots
 ```
 """
 
@@ -116,7 +123,7 @@ def page(results: Path) -> str:
         parts += [f"## {title}\n\n{said(known)}\n", "\n".join(table(known["rows"]))]
     for path in sorted(results.glob("growth-*.json")):
         known = json.loads(path.read_text())
-        parts.append(f"## Growth\n\n{said(known)}\n")
+        parts.append(f"## Growth\n\n{GROWTH}\n{said(known)}\n")
         parts += [
             f"### {title}\n\n![{title}: time or memory against size](img/growth-{kind}.svg)\n"
             for kind, title in PLOTS.items()
