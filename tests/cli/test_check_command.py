@@ -44,6 +44,14 @@ class Embedded(nn.Module):
 
     def forward(self, words, weights):
         return (self.table(words) * weights).sum()
+
+
+def make(lost=False, width: int = 4):
+    return Lost(width) if lost else Clean(width)
+
+
+def number():
+    return 3
 """
 
 
@@ -354,3 +362,16 @@ def test_a_script_that_reads_the_command_line(
     (here / "script.py").write_text("import sys\n" + NETS + "\nsys.exit(2)\n")
     assert main(["check", "script.py:Clean", "--input", "2,20"]) == 2
     assert "it ends the program there (SystemExit: 2); put what" in capsys.readouterr().err
+
+
+def test_a_function_that_makes_the_network(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "nets.py:make", "--input", "2,20"]) == 0
+    assert capsys.readouterr().out == "nets.py:make: nothing found\n"
+    lost = ["check", "nets.py:make", "--set", "lost=True", "--input", "2,20", "--format", "json"]
+    assert main(lost) == 1
+    assert "unregistered-module" in {row["rule"] for row in json.loads(capsys.readouterr().out)}
+
+
+def test_a_function_that_makes_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "nets.py:number", "--input", "2,20"]) == 2
+    assert capsys.readouterr().err == ("chimera: module: number returned int, expected a module\n")

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from chimera.cli.mistake import Mistake
-from chimera.cli.module_source import load_class
+from chimera.cli.module_source import load_factory
 
 NETS = """
 import dataclasses
@@ -32,18 +32,18 @@ def nets(tmp_path: Path) -> Path:
 
 def mistake(source: object) -> str:
     with pytest.raises(Mistake) as caught:
-        load_class(str(source))
+        load_factory(str(source))
     return str(caught.value)
 
 
 def test_the_class_of_a_file(nets: Path) -> None:
-    cls = load_class(f"{nets}:Net")
+    cls = load_factory(f"{nets}:Net")
     assert cls.__name__ == "Net"
     assert isinstance(cls(), nn.Module)
 
 
 def test_the_only_class_needs_no_name(nets: Path) -> None:
-    assert load_class(str(nets)).__name__ == "Net"
+    assert load_factory(str(nets)).__name__ == "Net"
 
 
 def test_a_file_can_import_the_one_beside_it(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_file_can_import_the_one_beside_it(tmp_path: Path) -> None:
         "from torch import nn\nfrom beside_for_test import WIDTH\n"
         "class Net(nn.Linear):\n    def __init__(self):\n        super().__init__(WIDTH, 1)\n"
     )
-    assert load_class(f"{file}:Net")().in_features == 7  # type: ignore[attr-defined]
+    assert load_factory(f"{file}:Net")().in_features == 7  # type: ignore[attr-defined]
 
 
 def test_a_file_named_as_a_loaded_module_does_not_replace_it(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_file_named_as_a_loaded_module_does_not_replace_it(tmp_path: Path) -> 
 
     file = tmp_path / "json.py"
     file.write_text("from torch import nn\nclass Net(nn.Module): pass")
-    assert load_class(f"{file}:Net").__name__ == "Net"
+    assert load_factory(f"{file}:Net").__name__ == "Net"
     import json as again
 
     assert again is json
@@ -75,12 +75,12 @@ def test_classes_that_need_their_module_by_name(tmp_path: Path) -> None:
         "@dataclasses.dataclass(eq=False)\nclass Net(nn.Module):\n    width: int = 3\n"
         "    def __post_init__(self):\n        super().__init__()\n"
     )
-    assert load_class(f"{file}:Net")(5).width == 5  # type: ignore[call-arg, attr-defined]
+    assert load_factory(f"{file}:Net")(5).width == 5  # type: ignore[call-arg, attr-defined]
 
 
 def test_no_file(tmp_path: Path) -> None:
     assert mistake(f"{tmp_path}/none.py:Net") == (
-        f"there is no file {tmp_path}/none.py; expected file.py:Class"
+        f"there is no file {tmp_path}/none.py; expected file.py:name"
     )
 
 
@@ -91,30 +91,55 @@ def test_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["resnet", "nets.txt:Net", "", ":Net"])
 def test_what_is_no_python_file(source: str) -> None:
-    assert "expected a Python file as in file.py:Class" in mistake(source)
+    assert "expected a Python file as in file.py:name" in mistake(source)
 
 
 def test_what_is_no_name(nets: Path) -> None:
-    assert "'3x' is no class name" in mistake(f"{nets}:3x")
+    assert "'3x' is no name of a class or function" in mistake(f"{nets}:3x")
 
 
 def test_a_class_that_is_not_there(nets: Path) -> None:
-    assert mistake(f"{nets}:Other") == f"{nets} has no class Other; it defines Net"
+    assert mistake(f"{nets}:Other") == f"{nets} has no class or function Other; it defines Net"
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("Plain", "a class"), ("make", "of type function"), ("WIDTH", "of type int")]
+    ("name", "what"), [("Plain", "a class"), ("WIDTH", "of type int"), ("nn", "of type module")]
 )
-def test_what_is_no_module_class(nets: Path, name: str, what: str) -> None:
+def test_what_makes_no_module(nets: Path, name: str, what: str) -> None:
     assert mistake(f"{nets}:{name}") == (
-        f"{nets}:{name} is {what}, expected a subclass of torch.nn.Module; it defines Net"
+        f"{nets}:{name} is {what}, expected a subclass of torch.nn.Module or a function that "
+        "makes one; it defines Net"
     )
+
+
+def test_a_module_that_is_made_already(nets: Path) -> None:
+    nets.write_text(NETS + "\nnet = Net()\n")
+    assert mistake(f"{nets}:net") == (
+        f"{nets}:net is a module already, a Net; give its class, or a function: "
+        "def make(): return Net(...)"
+    )
+
+
+@pytest.mark.parametrize("name", ["make", "short", "part", "maker", "Net.made"])
+def test_whatever_can_be_called(nets: Path, name: str) -> None:
+    nets.write_text(
+        NETS
+        + "import functools\n"
+        + "short = lambda: Net()\n"
+        + "part = functools.partial(nn.Linear, 3, out_features=4)\n"
+        + "class Maker:\n    def __call__(self):\n        return Net()\n"
+        + "maker = Maker()\n"
+    )
+    if "." in name:
+        assert "is no name of a class or function" in mistake(f"{nets}:{name}")
+    else:
+        assert isinstance(load_factory(f"{nets}:{name}")(), nn.Module)
 
 
 def test_several_classes_and_no_name(nets: Path) -> None:
     nets.write_text(NETS + "\nclass Other(nn.Module):\n    pass\n")
     assert mistake(nets) == (
-        f"{nets} is given without a class; it defines Net, Other, expected {nets}:Class"
+        f"{nets} is given without a name; it defines Net, Other, expected {nets}:name"
     )
 
 
@@ -140,7 +165,7 @@ def test_a_file_that_does_not_import(tmp_path: Path, text: str, told: str) -> No
     file.write_text(text)
     assert mistake(f"{file}:Net") == f"{file} does not import: {told}"
     file.write_text("from torch import nn\nclass Net(nn.Module): pass")
-    assert load_class(f"{file}:Net").__name__ == "Net"
+    assert load_factory(f"{file}:Net").__name__ == "Net"
 
 
 def test_a_file_of_a_package_imports_its_neighbours(tmp_path: Path) -> None:
@@ -154,7 +179,7 @@ def test_a_file_of_a_package_imports_its_neighbours(tmp_path: Path) -> None:
         "class Net(nn.Linear):\n    def __init__(self):\n        super().__init__(WIDTH, 1)\n"
     )
     for _ in range(2):
-        net = load_class(f"{inner / 'net.py'}:Net")
+        net = load_factory(f"{inner / 'net.py'}:Net")
         assert net.__module__ == "package_for_test.nets.net"
         assert net().in_features == 7  # type: ignore[attr-defined]
 
@@ -165,5 +190,5 @@ def test_a_slow_import_is_told(
     monkeypatch.setattr("chimera.cli.module_source._LONG_S", 0.0)
     file = tmp_path / "trains_at_import.py"
     file.write_text("from torch import nn\nclass Net(nn.Module):\n    pass\n")
-    load_class(str(file))
+    load_factory(str(file))
     assert "what stands at its top level runs" in capsys.readouterr().err

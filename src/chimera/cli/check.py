@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 
 def check(
-    module: Annotated[str, Parameter(name="module", metavar="FILE.py:CLASS")],
+    module: Annotated[str, Parameter(name="module", metavar="FILE.py:NAME")],
     /,
     *,
     shapes: Annotated[
@@ -30,13 +30,13 @@ def check(
     Parameters
     ----------
     module
-        A class of your own from a file.
+        A class of your own from a file, or a function that makes a network.
     shapes
         The shape of an input, with its batch axis: 2,20, or batch,20 for a free axis, or
         2,20:int64 for another dtype than float32; or an example of it: a tensor in a .npy or .pt
         file. mask=2,20:bool for an input with a name. Once for each input of the network.
     settings
-        An argument of the network's constructor: --set hidden=32.
+        An argument of the network's constructor, or of the function: --set hidden=32.
     ignore
         A rule to leave out. Once for each.
     format

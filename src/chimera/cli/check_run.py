@@ -14,9 +14,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.text import Text
-from torch import nn
 
-from chimera.build.construct import construct_without_data
+from chimera.build.construct import Factory, construct_without_data
 from chimera.check import check as find
 from chimera.check.finding import SEVERITIES, Finding
 from chimera.check.rule import all_rules
@@ -24,7 +23,7 @@ from chimera.cli.annotations import annotation
 from chimera.cli.check_settings import CheckSettings, project_settings
 from chimera.cli.input_shapes import given_inputs
 from chimera.cli.mistake import Mistake
-from chimera.cli.module_source import load_class, source_file
+from chimera.cli.module_source import load_factory, source_file
 from chimera.cli.settings import check_settings, read_settings
 from chimera.cli.verdict import never_ending, verdict
 
@@ -48,7 +47,7 @@ def run(
     """
     # What the file or the network prints must not stand among the findings.
     with contextlib.redirect_stdout(sys.stderr), never_ending(source):
-        network = load_class(source)
+        network = load_factory(source)
         project = project_settings(source_file(source).parent)
         arguments = check_settings(network, read_settings(settings))
         given = given_inputs(shapes)
@@ -94,9 +93,7 @@ def _nearby(finding: Finding) -> Finding:
     return dataclasses.replace(finding, file=str(Path(finding.file).relative_to(Path.cwd())))
 
 
-def _made(
-    source: str, network: type[nn.Module], arguments: dict[str, Any]
-) -> "type[nn.Module] | partial[nn.Module]":
+def _made(source: str, network: Factory, arguments: dict[str, Any]) -> Factory:
     """What makes the network: ``check`` looks at its constructor, too. One that does not take its
     settings is no network with mistakes: it is told."""
     if not arguments:

@@ -28,7 +28,7 @@ def fit(
     data: str | None = None,
     /,
     *,
-    module: Annotated[str | None, Parameter(metavar="mlp|FILE.py:CLASS")] = None,
+    module: Annotated[str | None, Parameter(metavar="mlp|FILE.py:NAME")] = None,
     settings: Annotated[
         list[str] | None, Parameter(name="--set", negative="", metavar="KEY=VALUE")
     ] = None,
@@ -66,9 +66,9 @@ def fit(
         digits (1,797 handwritten digits), an .npz file with arrays x and y, or two .npy files as
         x.npy,y.npy: whole numbers in y are classes, floats are targets of a regression.
     module
-        The network: mlp, or a class of your own from a file.
+        The network: mlp, or a class of your own from a file, or a function that makes one.
     settings
-        An argument of the network's constructor: --set hidden=32 --set dropout=0.1. Members get
+        An argument of the constructor or function: --set hidden=32 --set dropout=0.1. Members get
         several values in turn: --set hidden=32,64; a tuple is written --set 'sizes=(32,64)'.
     members
         How many instances are trained.

@@ -10,10 +10,11 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
+from chimera.build.construct import Factory
 from chimera.build.instances import instances_of
 from chimera.cli.in_turn import InTurn, of_member
 from chimera.cli.mistake import Mistake
-from chimera.cli.module_source import load_class, source_file
+from chimera.cli.module_source import load_factory, source_file
 from chimera.cli.options import rates
 from chimera.cli.progress import Epochs
 from chimera.cli.report import print_comparison, print_line, print_result
@@ -130,9 +131,9 @@ def _learning_rate(text: str) -> float | LogUniform:
     return LogUniform(*value) if isinstance(value, tuple) else value
 
 
-def _network(source: str) -> type[nn.Module]:
+def _network(source: str) -> Factory:
     try:
-        return load_class(source)
+        return load_factory(source)
     except Mistake as mistake:
         raise Mistake(f"--module: {mistake}; mlp is the ready network") from mistake
 
@@ -173,7 +174,7 @@ def _in_turn(request: Request, arguments: Mapping[str, Any]) -> dict[str, list[A
 
 def _instances(
     request: Request,
-    network: type[nn.Module],
+    network: Factory,
     arguments: Mapping[str, Any],
     sizes: Mapping[str, int],
     data: Data,

@@ -1,4 +1,5 @@
-"""A module class from a user's file: ``file.py:Class``, or ``file.py`` when it holds one."""
+"""What makes a module, from a user's file: ``file.py:name``, a class or another callable, or
+``file.py`` when it holds one class."""
 
 import importlib
 import importlib.util
@@ -10,17 +11,19 @@ from types import ModuleType
 
 from torch import nn
 
+from chimera.build.construct import Factory
 from chimera.cli.mistake import Mistake, one_line
 
 
-def load_class(source: str) -> type[nn.Module]:
-    """Import the file of ``source`` and return the class that it names.
+def load_factory(source: str) -> Factory:
+    """Import the file of ``source`` and return what it names: a class of modules, or a function
+    or another callable; whether that makes a module is seen when it is called.
 
     The file is imported as any module is: what stands at its top level runs. Files beside it can
     be imported from it.
 
     Raises:
-        Mistake: the file is not there or does not import, or the class is not in it or is no
+        Mistake: the file is not there or does not import, or the name is not in it or makes no
             ``torch.nn.Module``.
     """
     file, name = _parts(source)
@@ -33,18 +36,25 @@ def load_class(source: str) -> type[nn.Module]:
     if not name:
         return _only(file, own)
     if not hasattr(module, name):
-        raise Mistake(f"{file} has no class {name}; {_there(own)}")
+        raise Mistake(f"{file} has no class or function {name}; {_there(own)}")
     value = getattr(module, name)
-    if not _is_module_class(value):
+    if isinstance(value, nn.Module):
+        raise Mistake(
+            f"{file}:{name} is a module already, a {type(value).__name__}; give its class, or a "
+            f"function: def make(): return {type(value).__name__}(...)"
+        )
+    if not callable(value) or (isinstance(value, type) and not _is_module_class(value)):
         what = "a class" if isinstance(value, type) else f"of type {type(value).__name__}"
         raise Mistake(
-            f"{file}:{name} is {what}, expected a subclass of torch.nn.Module; {_there(own)}"
+            f"{file}:{name} is {what}, expected a subclass of torch.nn.Module or a function that "
+            f"makes one; {_there(own)}"
         )
-    return value  # type: ignore[no-any-return]
+    factory: Factory = value
+    return factory
 
 
 def source_file(source: str) -> Path:
-    """The file of ``file.py:Class``."""
+    """The file of ``file.py:name``."""
     return _parts(source)[0]
 
 
@@ -53,14 +63,16 @@ def _parts(source: str) -> tuple[Path, str]:
     if not colon or name.endswith(".py"):
         file, name = source, ""
     elif not name.isidentifier():
-        raise Mistake(f"expected file.py:Class, got {source!r}; {name!r} is no class name")
+        raise Mistake(
+            f"expected file.py:name, got {source!r}; {name!r} is no name of a class or function"
+        )
     path = Path(file)
     if path.suffix != ".py":
-        raise Mistake(f"expected a Python file as in file.py:Class, got {source!r}")
+        raise Mistake(f"expected a Python file as in file.py:name, got {source!r}")
     if not path.exists():
-        raise Mistake(f"there is no file {file}; expected file.py:Class")
+        raise Mistake(f"there is no file {file}; expected file.py:name")
     if not path.is_file():
-        raise Mistake(f"{file} is no file; expected file.py:Class")
+        raise Mistake(f"{file} is no file; expected file.py:name")
     return path, name
 
 
@@ -141,7 +153,7 @@ def _is_module_class(value: object) -> bool:
 def _only(file: Path, classes: list[type[nn.Module]]) -> type[nn.Module]:
     if len(classes) == 1:
         return classes[0]
-    raise Mistake(f"{file} is given without a class; {_there(classes)}, expected {file}:Class")
+    raise Mistake(f"{file} is given without a name; {_there(classes)}, expected {file}:name")
 
 
 def _there(classes: list[type[nn.Module]]) -> str:

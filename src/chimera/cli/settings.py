@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from chimera.build.construct import name_of
 from chimera.cli.in_turn import InTurn, parts_of
 from chimera.cli.mistake import Mistake, one_line
 
@@ -58,8 +59,11 @@ def check_settings(
         Mistake: a name is no argument of the constructor, a value does not fit its annotation, or
             an argument without a default is missing.
     """
-    called = name or constructor.__name__
-    parameters = _signature(constructor).parameters
+    called = name or name_of(constructor)
+    try:
+        parameters = _signature(constructor).parameters
+    except ValueError as error:
+        raise Mistake(f"{called} does not tell what arguments it takes: {error}") from error
     free = {
         key: parameter
         for key, parameter in parameters.items()

@@ -13,7 +13,7 @@ from torch import nn
 from chimera.build.construct import construct, construct_without_data
 from chimera.cli.input_shapes import given_inputs
 from chimera.cli.mistake import Mistake
-from chimera.cli.module_source import load_class
+from chimera.cli.module_source import load_factory
 from chimera.cli.settings import check_settings, read_settings
 from chimera.cli.verdict import never_ending, verdict
 from chimera.summary import summary
@@ -35,7 +35,7 @@ def run(
         raise Mistake(f"--html {html}: the directory {html.parent} does not exist")
     # What the file or the network prints must not stand in the summary.
     with contextlib.redirect_stdout(sys.stderr), never_ending(source):
-        network = load_class(source)
+        network = load_factory(source)
         factory = partial(network, **check_settings(network, read_settings(settings)))
         inputs = given_inputs(shapes)
         net = _made(source, factory, with_data=measure or html is not None)
