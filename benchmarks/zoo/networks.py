@@ -3,15 +3,19 @@
 Every classifier of torchvision; and a hundred small networks of timm: of each of timm's files the
 first by a hint of smallness in its name (nano before tiny before small), then the shortest name,
 then the alphabet; after that of each file the second. Left out are networks of more than 30 million
-parameters, and the ``test_*`` networks, made for timm's own tests.
+parameters, and the ``test_*`` networks, made for timm's own tests. A network of timm that takes
+images of any size gets small ones.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
 LARGEST = 30_000_000
+SMALL = 128
+"""The height and width of images for a network that takes any size."""
+
 _SMALL = ("nano", "atto", "femto", "pico", "xxs", "tiny", "xs", "small", "_s", "b0", "18")
 
 
@@ -65,9 +69,18 @@ def timm_networks(count: int) -> Iterator[Network]:
         if sum(p.numel() for p in construct_without_data(make).parameters()) > LARGEST:
             continue
         count -= 1
-        published = timm.get_pretrained_cfg(name, allow_unregistered=True)
-        size = published.input_size[-1] if published is not None else 224
-        yield Network(f"timm/{name}", make, size)
+        yield Network(f"timm/{name}", make, _size(timm.get_pretrained_cfg(name, True)))
+
+
+def _size(published: Any) -> int:
+    """The published size where a network takes no other, else ``SMALL`` where it takes that."""
+    if published is None:
+        return 224
+    size = int(published.input_size[-1])
+    if published.fixed_input_size:
+        return size
+    least = published.min_input_size[-1] if published.min_input_size else SMALL
+    return max(int(least), min(size, SMALL))
 
 
 def _order(name: str) -> tuple[int, int, str]:

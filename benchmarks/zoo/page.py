@@ -68,6 +68,7 @@ def write_page(rows: list[Row]) -> None:
         for row in sorted(tried, key=lambda row: row["network"])
         if row["findings"]
     ]
+    (newest, of_newest), *_ = collections.Counter(row["rules"] for row in checked).most_common(1)
     torchvision = sum(row["network"].startswith("torchvision/") for row in checked)
     text = f"""\
 # False alarms
@@ -86,9 +87,9 @@ error or warning that is judged not to be real. What is only worth knowing (`inf
 
 The first line is the one to expect of networks that are not in the table: rules were mended by what
 it showed, and by earlier runs over {len(checked) - len(tried)} others. `rules` names the commit
-whose rules a row is of, at the first look, too: the rows of 14bfe26 are older than the rules that
-came with 7a3c894, and those than noise-in-evaluation and tie-undone, which came with 6f3e136; they
-were not all run again. Most networks with a finding were.
+whose rules a row is of, at the first look, too: {of_newest} of the {len(checked)} rows of the table
+are of one run, of {newest}. The others are large networks of torchvision that took more than 6 GB
+in that run and keep the row of an earlier one.
 
 ## The first look
 
