@@ -18,7 +18,16 @@ from typing import Any
 import torch
 from torch.utils import checkpoint as torchs
 
-_NAMES = ("_checkpoint_without_reentrant_generator", "CheckpointFunction")
+# Since torch 2.15 the second is a shim that torch itself passes by.
+_GENERATOR = next(
+    name
+    for name in (
+        "_checkpoint_without_reentrant_generator_impl",
+        "_checkpoint_without_reentrant_generator",
+    )
+    if hasattr(torchs, name)
+)
+_NAMES = (_GENERATOR, "CheckpointFunction")
 
 Function = Callable[..., Any]
 Restoring = Callable[[Function], Function]
@@ -90,7 +99,7 @@ class _Reentrant:
 
 
 def _generator(function: Function, *rest: Any, **named: Any) -> Any:
-    return _torchs["_checkpoint_without_reentrant_generator"](_kept(function), *rest, **named)
+    return _torchs[_GENERATOR](_kept(function), *rest, **named)
 
 
 def _install() -> None:
