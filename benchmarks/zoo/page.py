@@ -88,8 +88,8 @@ error or warning that is judged not to be real. What is only worth knowing (`inf
 The first line is the one to expect of networks that are not in the table: rules were mended by what
 it showed, and by earlier runs over {len(checked) - len(tried)} others. `rules` names the commit
 whose rules a row is of, at the first look, too: {of_newest} of the {len(checked)} rows of the table
-are of one run, of {newest}. The others are large networks of torchvision that took more than 6 GB
-in that run and keep the row of an earlier one.
+are of {newest}. Others are of large networks of torchvision that took more memory than a run had,
+and keep the row of an earlier one.
 
 ## The first look
 
