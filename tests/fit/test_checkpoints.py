@@ -3,11 +3,14 @@
 import json
 import math
 import os
+import random
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -216,3 +219,58 @@ def test_a_run_on_another_machine_says_that_bits_may_differ(tmp_path: Path) -> N
     path.write_text(path.read_text().replace('"torch": "', '"torch": "0.'))
     with pytest.warns(ch.ChimeraWarning, match="its last bits may differ: packages was"):
         train(tmp_path / "run", resume=True)
+
+
+class Moves(nn.Module):
+    """An object that stays the same one while what it holds changes."""
+
+    def __init__(self, held: Callable[[], Any]) -> None:
+        super().__init__()
+        self.layer, self.held = nn.Linear(4, 2), held()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.held, torch.Generator):
+            return self.layer(x) + torch.randn(2, generator=self.held)
+        if isinstance(self.held, np.ndarray):
+            self.held += 1
+        elif isinstance(self.held, Iterator):
+            next(self.held)
+        else:
+            return self.layer(x) * (1 + self.held.random())
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        torch.Generator,
+        lambda: np.random.default_rng(0),
+        lambda: random.Random(0),
+        lambda: np.zeros(2),
+        lambda: iter(range(1000)),
+    ],
+    ids=["torch", "numpy", "python", "array", "iterator"],
+)
+def test_an_object_that_moved_is_said(held: Callable[[], Any], tmp_path: Path) -> None:
+    nets = [Moves(held) for _ in range(2)]
+    with pytest.warns(ch.ChimeraWarning, match="cannot be resumed.*held: a call changed"):
+        train(tmp_path / "run", nets)
+    assert steps(tmp_path / "run") == []
+
+
+class Running(nn.Module):
+    """A loss that keeps a mean of itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.ones(()))
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        loss = nn.functional.cross_entropy(output, target)
+        self.mean = 0.9 * self.mean + 0.1 * loss.detach().mean()
+        return loss / self.mean
+
+
+def test_a_loss_that_keeps_state_is_said(tmp_path: Path) -> None:
+    with pytest.warns(ch.ChimeraWarning, match="cannot be resumed.*loss: what it holds changed"):
+        train(tmp_path / "run", ch.instances(nn.Linear, 2, 4, 2, seed=0), loss=Running())

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chimera.fit.checkpoint import read, write
+from chimera.fit.code import code_of
 from chimera.fit.joint import write_together
 from chimera.fit.run_directory import RunDirectory
 from chimera.fit.standing import Standing
@@ -78,6 +79,7 @@ class Checkpoints:
         self._writer = Writer()
         self._last = time.monotonic()
         self._possible = True
+        self._loss = self._held()
 
     @property
     def standing(self) -> str:
@@ -107,6 +109,11 @@ class Checkpoints:
             return
         self._writer.wait()
         try:
+            if self._held() != self._loss:
+                raise Uncarriable(
+                    "loss: what it holds changed in training, and a checkpoint holds what members "
+                    "hold; let the member compute it"
+                )
             standing = self._take()
         except Uncarriable as error:
             self._possible = False
@@ -120,6 +127,11 @@ class Checkpoints:
         self._count += 1
         whole = self._training.whole_figures
         self._writer.start(partial(self._write, standing, whole, self._count))
+
+    def _held(self) -> str | None:
+        """A hash of what the loss holds, where it is a module."""
+        loss = self._training.settings.loss
+        return code_of(loss) if isinstance(loss, nn.Module) else None
 
     def stop(self) -> int | None:
         """Write where the run stands and wait for it; the step, or None where it is impossible."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from chimera.fit.code import code_of
 from chimera.fit.optimizers import name_of
 from chimera.fit.result import Row
-from chimera.fit.same_run import code_of, network_of
+from chimera.fit.same_run import network_of
 from chimera.fit.settings import Settings
 from chimera.optim.optimizer import Optimizer
 from chimera.stack import Stack

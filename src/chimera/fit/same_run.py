@@ -1,12 +1,11 @@
 """Whether a run that goes on is the one that was started: its config, key by key."""
 
-import hashlib
-import inspect
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from chimera.fit.code import sha256, sources
 from chimera.paths.structure import own_attributes
 from chimera.stack import Stack
 from chimera.stack.carry import as_text
@@ -49,44 +48,16 @@ def network_of(stack: Stack) -> list[dict[str, Any]]:
             for path, module in group.reading.modules
             for name, value in sorted(own_attributes(module).items())
         ]
-        code = [text for module in template.modules() for text in _sources(type(module))]
+        code = [text for module in template.modules() for text in sources(type(module))]
         found.append(
             {
                 "class": type(template).__qualname__,
                 "members": len(group),
-                "structure_sha256": _sha256("\n".join(said)),
-                "code_sha256": _sha256("\n".join(dict.fromkeys(code))),
+                "structure_sha256": sha256("\n".join(said)),
+                "code_sha256": sha256("\n".join(dict.fromkeys(code))),
             }
         )
     return found
-
-
-def code_of(function: Any) -> str | None:
-    """A hash of a function's source; None where none can be read, and for torch's and ours."""
-    if _is_known(function):
-        return None
-    try:
-        return _sha256(inspect.getsource(function))
-    except (OSError, TypeError):
-        return None
-
-
-def _sources(kind: type) -> list[str]:
-    """The source of a class and of its bases, torch's and ours left out."""
-    found = []
-    for base in kind.__mro__:
-        if base is object or _is_known(base):
-            continue
-        try:
-            found.append(inspect.getsource(base))
-        except (OSError, TypeError):
-            found.append(base.__qualname__)
-    return found
-
-
-def _is_known(thing: Any) -> bool:
-    """Whether this comes from a package whose version ``environment.json`` names."""
-    return (getattr(thing, "__module__", None) or "").partition(".")[0] in ("torch", "chimera")
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -103,7 +74,3 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _said(flat: dict[str, Any], key: str) -> str:
     return f"{json.dumps(flat[key]):.80}" if key in flat else "not there"
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

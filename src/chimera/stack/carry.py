@@ -22,6 +22,7 @@ from chimera.paths.walk import join
 from chimera.stack.choices import choices, choose
 from chimera.stack.contents import as_json
 from chimera.stack.group import Group, twin
+from chimera.stack.hidden import moving
 from chimera.stack.own import link_written
 from chimera.stack.stack import Stack
 
@@ -67,6 +68,7 @@ class Carried:
         self._first = [_attributes(group) for group in stack._groups]
         self._slots = [_places(group) for group in stack._groups]
         self._links = [_links(group) for group in stack._groups]
+        self._hidden = [_hidden(group) for group in stack._groups]
 
     def take(self, parameters: bool = True) -> list[GroupState]:
         """A copy on the CPU, one for each group; without ``parameters`` of the rest alone.
@@ -100,6 +102,12 @@ class Carried:
             },
             plans=plans,
         )
+        for (where, row), digest in _hidden(group).items():
+            if self._hidden[index].get((where, row), digest) != digest:
+                raise Uncarriable(
+                    f"{_path(group, where)}: a call changed what this object holds, which cannot "
+                    "be written down; make it a buffer or a number, draw by torch.rand and the like"
+                )
         for where, values in group.own.items():
             state.own.append((*where, [_said(group, where, value) for value in values]))
         state.new = _made(group, self._slots[index])
@@ -205,6 +213,23 @@ def _attributes(group: Group) -> dict[Where, tuple[str | None, Any]]:
         for name, value in own_attributes(module).items():
             found[index, name] = (as_text(value), value)
     return found
+
+
+def _hidden(group: Group) -> dict[tuple[Where, int], str]:
+    """What objects hold, by place and row; a row of -1 is of the template, for all members."""
+    held = {
+        (index, name): {-1: value}
+        for index, (_, module) in enumerate(group.reading.modules)
+        for name, value in own_attributes(module).items()
+    }
+    for where, values in group.own.items():
+        held[where] = dict(enumerate(values))
+    return {
+        (where, row): digest
+        for where, rows in held.items()
+        for row, value in rows.items()
+        if (digest := moving(value)) is not None
+    }
 
 
 def as_text(value: Any) -> str | None:
