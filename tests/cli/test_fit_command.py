@@ -150,10 +150,13 @@ def test_members_trained_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 MISTAKES = [
-    (["digits", "--module", "mpl"], "--module: expected a Python file as in file.py:Class"),
+    (["digits", "--module", "mpl"], "--module: expected a Python file as in file.py:name"),
     (["digits", "--module", "none.py:Net"], "--module: there is no file none.py"),
-    (["digits", "--module", "nets.py:Other"], "nets.py has no class Other; it defines Narrow, Net"),
-    (["digits", "--module", "nets.py"], "given without a class; it defines Narrow, Net"),
+    (
+        ["digits", "--module", "nets.py:Other"],
+        "nets.py has no class or function Other; it defines Narrow, Net",
+    ),
+    (["digits", "--module", "nets.py"], "given without a name; it defines Narrow, Net"),
     (["digits", "--module", "nets.py:nn"], "nets.py:nn is of type module, expected a subclass"),
     (["digits", "--module", "nets.py:Net"], "Net needs hidden: give --set hidden=VALUE"),
     (["digits", "--module", "mlp", "--set", "width=3"], "mlp has no such argument; expected one"),
