@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from chimera.engine.cost import checked_cost
-from chimera.engine.program import Program
+from chimera.engine.program import Program, Uncapturable
 from chimera.engine.tensors import Tensors
 from chimera.engine.trace import recorded
 from chimera.optim.arithmetic import wide
@@ -75,8 +75,24 @@ class StepGraph:
             if not parted:
                 flat = [*tensors.own, *tensors.state, *self.numbers(), *moving, step]
                 self.graphs = [recorded(self._whole, flat)]
+        self._check_gradients(given)
         self.cost = checked_cost(self.graphs)
         self._runs: list[Run] = list(self.graphs)
+
+    def _check_gradients(self, given: Arguments) -> None:
+        """Refuse what eager gives a gradient to and a recording would not."""
+        if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in given.leaves):
+            raise Uncapturable("an argument needs a gradient, and a recorded step gives none to it")
+        for graph in self.graphs:
+            for node in graph.graph.find_nodes(op="get_attr"):
+                held = getattr(graph, str(node.target))
+                if isinstance(held, Tensor) and held.requires_grad:
+                    shape = "x".join(map(str, held.shape)) or "a number"
+                    raise Uncapturable(
+                        f"the step uses a tensor ({shape}) outside the network that needs a "
+                        "gradient, and a recorded step gives none to it; requires_grad_(False) "
+                        "where it is not to be trained"
+                    )
 
     def compile(self, compiler: Compile) -> None:
         """Let what ``compiler`` makes of the recordings run in their place."""

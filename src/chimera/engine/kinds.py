@@ -36,15 +36,22 @@ class Kind:
 
 
 def shapes_of(given: Arguments, own: Sequence[Tensor]) -> Any:
-    """What a recording depends on: shapes, dtypes, devices, what gets a gradient, autocast."""
+    """What a recording depends on: shapes, strides, dtypes, devices, gradients, autocast."""
     shapes = tuple(
-        (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf)
+        (leaf.shape, *_memory(leaf)) if isinstance(leaf, Tensor) else repr(leaf)
         for leaf in given.leaves
     )
-    state = tuple((tensor.dtype, tensor.device, tensor.requires_grad) for tensor in own)
+    state = tuple(_memory(tensor) for tensor in own)
     device = own[0].device.type if own else "cpu"
     cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return (given.shape, tuple(given.own), shapes, state, cast)
+
+
+def _memory(tensor: Tensor) -> tuple[Any, ...]:
+    """How compiled code reads a tensor; strides of axes of length 1 say nothing."""
+    strided = tensor.layout is torch.strided and not tensor.is_contiguous()
+    strides = tensor.stride() if strided else tensor.layout
+    return tensor.dtype, tensor.device, tensor.requires_grad, strides
 
 
 def name_of(given: Arguments) -> str:
