@@ -212,12 +212,23 @@ def run_batched(
         found = [flat[x] if flag else x for x, flag in zip(leaves, stacked, strict=True)]
         return Outputs(mine, found, shape, stacked)
 
-    slots = {i: outputs(taken).leaves[0] for i, taken in kept["slots"].items()}
+    rows: dict[int, Tensor] = {}
+
+    def held(taken: Taken) -> Outputs:
+        """As ``outputs``, of what members keep: every row in memory of its own."""
+        leaves, stacked, shape = taken
+        found = [
+            rows.setdefault(x, _rows_apart(flat[x])) if flag else x
+            for x, flag in zip(leaves, stacked, strict=True)
+        ]
+        return Outputs(mine, found, shape, stacked)
+
+    slots = {i: held(taken).leaves[0] for i, taken in kept["slots"].items()}
     stacked_tensors = group.tensors()
     if index is not None:
         slots = {**_copies(stacked_tensors, tensors), **slots}
-    buffers = {where: (outputs(taken), flag) for where, (taken, flag) in kept["buffers"].items()}
-    attributes = {where: outputs(taken) for where, taken in kept["attributes"].items()}
+    buffers = {where: (held(taken), flag) for where, (taken, flag) in kept["buffers"].items()}
+    attributes = {where: held(taken) for where, taken in kept["attributes"].items()}
     draws = drawing.calls if drawing is not None else 0
     parameters = {
         i: tensor
@@ -275,3 +286,10 @@ def _copies(whole: Iterable[Tensor], tensors: Iterable[Tensor]) -> dict[int, Ten
         for index, (tensor, stacked) in enumerate(zip(tensors, whole, strict=True))
         if not isinstance(stacked, nn.Parameter)
     }
+
+
+def _rows_apart(tensor: Tensor) -> Tensor:
+    """``tensor`` ``[members, ...]``; a copy where it is one row that stands for all."""
+    if tensor.layout is torch.strided and tensor.shape[0] > 1 and tensor.stride(0) == 0:
+        return tensor.clone(memory_format=torch.contiguous_format)
+    return tensor

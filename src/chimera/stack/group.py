@@ -154,6 +154,15 @@ class Group:
         setattr(container, name, tensor)
 
     @property
+    def homes(self) -> list[tuple[nn.Module, str]]:
+        """Which module of the tree holds every slot's stacked tensor, and by which name."""
+        return self._homes
+
+    def place_of(self, home: tuple[nn.Module, str]) -> int:
+        """Which slot's stacked tensor is held there: calls that make tensors move the slots."""
+        return self._homes.index(home)
+
+    @property
     def constants(self) -> tuple[Any, ...]:
         """What a recorded call holds for good: numeric settings, and whose rows are frozen."""
         return (*self.numbers.values, self.still.constants)

@@ -25,7 +25,7 @@ class StackedParameter:
     parameter: nn.Parameter
     members: Tensor
     _group: Group = field(repr=False)
-    _index: int = field(repr=False)
+    _home: tuple[nn.Module, str] = field(repr=False)
 
     @property
     def frozen(self) -> Tensor | None:
@@ -33,7 +33,7 @@ class StackedParameter:
 
         The same tensor as long as it holds.
         """
-        return self._group.frozen(self._index)
+        return self._group.frozen(self._group.place_of(self._home))
 
     @property
     def partial(self) -> bool:
@@ -49,8 +49,8 @@ def layout_of(
     found = []
     for group in groups:
         positions = torch.tensor(group.positions)
-        for index, tensor in enumerate(group.tensors()):
+        for home, tensor in zip(group.homes, group.tensors(), strict=True):
             if isinstance(tensor, nn.Parameter):
                 name = names[id(tensor)]
-                found.append(StackedParameter(name, tensor, positions, group, index))
+                found.append(StackedParameter(name, tensor, positions, group, home))
     return found
