@@ -276,3 +276,9 @@ def test_modes_of_torch_that_a_forward_sets_for_good_are_put_back():
         ch.check(examined, ch.spec(2, 4))
         assert torch.get_default_dtype() == torch.float32
         assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("loss", ["mse", nn.MSELoss, 3])
+def test_a_loss_is_a_module_or_a_function(loss):
+    with pytest.raises(TypeError, match=r"loss must be a module or a function.*; got "):
+        ch.check(nn.Linear(4, 2), ch.spec("batch", 4), loss=loss)

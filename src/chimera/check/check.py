@@ -43,7 +43,8 @@ def check(
         Findings, errors first, then warnings, then what is worth knowing.
 
     Raises:
-        TypeError: ``module`` is neither a module nor callable, or ``spec`` describes no inputs.
+        TypeError: ``module`` is neither a module nor callable, ``spec`` describes no inputs, or
+            ``loss`` is neither a module nor a function.
         ValueError: ``ignore`` names a rule that does not exist.
     """
     rules = all_rules()
@@ -53,6 +54,11 @@ def check(
             raise ValueError(
                 f"ignore: there is no check rule {name!r}; there are: {', '.join(sorted(rules))}"
             )
+    if loss is not None and (isinstance(loss, type) or not callable(loss)):
+        raise TypeError(
+            "loss must be a module or a function, such as nn.MSELoss() or nn.functional.mse_loss; "
+            f"got {loss!r:.60}"
+        )
     inputs = None if spec is None else as_specified(spec)
     with _modes_restored():
         context, failure = _context(module, inputs, loss)
