@@ -483,3 +483,59 @@ def test_buffers_under_vmap_are_those_that_stand_there() -> None:
     assert "ran as one" in str(ch.explain(fused))
     assert [float(b) for b in stand.values()] == [6.0, 6.0, 6.0]
     assert all(float(b) == 0 for b in fused.buffers())
+
+
+class Counting(nn.Module):
+    """A layer whose forward writes to a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add_(1)
+        return torch.sin(x)
+
+
+def _with_shared_norm(norm: nn.Module) -> nn.Module:
+    return ch.Parallel(*(nn.Sequential(nn.Linear(6, 5), norm) for _ in range(24)))
+
+
+def _same_branch_twice(norm: nn.Module) -> nn.Module:
+    branch = nn.Sequential(nn.Linear(6, 5), norm)
+    return ch.Parallel(*[branch] * 24)
+
+
+def _of_other_widths(norm: nn.Module) -> nn.Module:
+    return ch.Parallel(
+        *(nn.Sequential(nn.Linear(6, 4 + i % 2), nn.Linear(4 + i % 2, 5), norm) for i in range(24))
+    )
+
+
+@pytest.mark.parametrize("make", [_with_shared_norm, _same_branch_twice, _of_other_widths])
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, lambda _: Counting()])
+def test_state_that_branches_share_is_updated_once_a_branch(
+    make: Callable[[nn.Module], nn.Module], kind: Callable[[int], nn.Module]
+) -> None:
+    net = make(kind(5))
+    plain, fused = copy.deepcopy(net), ch.fuse(net)
+    x = torch.randn(8, 6)
+    for _ in range(2):
+        torch.testing.assert_close(fused(x), plain(x))
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(fused.state_dict()[name], tensor, msg=name)
+    assert not ran_as_one(fused)
+    assert "branches share" in str(ch.explain(fused))
+
+
+def test_a_norm_that_branches_inside_a_branch_share() -> None:
+    def inner() -> nn.Module:
+        norm = nn.BatchNorm1d(5)
+        return ch.Parallel(*(nn.Sequential(nn.Linear(6, 5), norm) for _ in range(2)))
+
+    net = ch.Parallel(*(inner() for _ in range(12)))
+    plain, fused = copy.deepcopy(net), ch.fuse(net)
+    x = torch.randn(8, 6)
+    torch.testing.assert_close(fused(x), plain(x))
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(fused.state_dict()[name], tensor, msg=name)

@@ -133,8 +133,12 @@ def joints_of_norm(program: Program, modules: tuple[Any, ...]) -> list[int | Non
     """Of batch norms: weight, bias, running mean and variance, and the count of batches.
 
     Raises:
-        Unlowerable: their statistics are means of all batches.
+        Unlowerable: their statistics are means of all batches, or of one norm for several lanes.
     """
+    if modules[0].running_mean is not None and len({id(m.running_mean) for m in modules}) < len(
+        modules
+    ):
+        raise Unlowerable("a batch norm that several lanes share, which each updates in turn")
     if modules[0].momentum is None:
         raise Unlowerable("batch norm with momentum=None")
     program.moded.append(modules)

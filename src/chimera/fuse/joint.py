@@ -62,6 +62,10 @@ class Joint:
         """The lanes' tensors as they stand in their modules now."""
         return [home[name] for home, name in self._homes]
 
+    def shares(self) -> bool:
+        """Whether one tensor stands in several lanes."""
+        return len({id(tensor) for tensor in self.current()}) < len(self)
+
     def stacked(self, rows: Sequence[Tensor]) -> Tensor:
         """``rows`` as one tensor, in memory of its own."""
         if self._even and not at_once(rows):

@@ -116,15 +116,35 @@ def share_out(joints: Sequence[Joint]) -> None:
 def _members(block: Any) -> list[Member]:
     """The branches by structure; those that differ in width alone together, where they can be."""
     branches = children(block)
+    shared = _shared_statistics(branches)
     alike = _alike([read(branch) for branch in branches])
     found = []
     for family in _alike([but_for_widths(read(branches[one[0]])) for one in alike]):
         positions = sorted(position for i in family for position in alike[i])
         wide = None
-        if len(family) > 1 and block.inputs == "same":
+        if len(family) > 1 and block.inputs == "same" and shared.keys().isdisjoint(positions):
             wide = _of_widths(branches, positions, block.decide)
-        found += [wide] if wide else [_member(branches, alike[i], block.decide) for i in family]
+        found += (
+            [wide] if wide else [_member(branches, alike[i], block.decide, shared) for i in family]
+        )
     return sorted(found, key=lambda one: min(one.positions))
+
+
+_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+
+
+def _shared_statistics(branches: Sequence[nn.Module]) -> dict[int, str]:
+    """The branches with a norm whose running statistics stand in another branch too: its path."""
+    holders: dict[int, dict[int, str]] = {}
+    for position, branch in enumerate(branches):
+        for path, module in branch.named_modules():
+            if isinstance(module, _NORMS) and module.running_mean is not None:
+                holders.setdefault(id(module.running_mean), {}).setdefault(position, path)
+    several = [paths for paths in holders.values() if len(paths) > 1]
+    return {position: path for paths in several for position, path in paths.items()}
 
 
 def _alike(readings: Sequence[Reading]) -> list[list[int]]:
@@ -156,7 +176,9 @@ def _of_widths(branches: list[nn.Module], positions: list[int], decide: str) -> 
     return Member([positions[place] for place in places], part, "lanes of their own widths")
 
 
-def _member(branches: list[nn.Module], positions: list[int], decide: str) -> Member:
+def _member(
+    branches: list[nn.Module], positions: list[int], decide: str, shared: dict[int, str]
+) -> Member:
     mine = [branches[position] for position in positions]
     if len(mine) == 1:
         why = "the only one of its structure"
@@ -166,6 +188,11 @@ def _member(branches: list[nn.Module], positions: list[int], decide: str) -> Mem
             assert pair is not None
             why += f" (against branch {others[0]}, {describe_difference(pair)})"
         return Member(positions, None, why)
+    for position in positions:
+        if position in shared:
+            where = shared[position] or "the branch itself"
+            why = f"branches share the running statistics of {where}, which each updates in turn"
+            return Member(positions, None, why)
     try:
         part, how = _part_of(mine)
     except Refused as error:

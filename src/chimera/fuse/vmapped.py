@@ -103,6 +103,7 @@ class Batched:
         modes = tuple(module.training for _, module in group.reading.modules)
         buffers = [t for joint, t in zip(self.joints, tensors, strict=True) if joint.is_buffer]
         before = [buffer.clone() for buffer in buffers]
+        shared = [joint.shares() for joint in self.joints if joint.is_buffer]
         group.together = tensors
         try:
             same = all(a is b for args in given for a, b in zip(args, given[0], strict=True))
@@ -112,6 +113,9 @@ class Batched:
             ran = run_batched(group, _call, known, wary=modes not in self._fresh)
             if ran.slots or ran.buffers or ran.attributes or ran.draws:
                 raise Refused("forward keeps what it computed in attributes or new buffers")
+            for buffer, copy, several in zip(buffers, before, shared, strict=True):
+                if several and not torch.equal(buffer, copy):
+                    raise Refused("branches share a buffer, which each changes in turn")
         except Exception as error:
             for buffer, copy in zip(buffers, before, strict=True):
                 buffer.data.copy_(copy)
