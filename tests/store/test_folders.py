@@ -121,6 +121,15 @@ def test_a_fault_in_a_file_names_the_file(
     assert said in str(caught.value)
 
 
+def test_one_file_is_checked_without_the_others(folders: Folders) -> None:
+    (folders.path(20) / "a").write_bytes(b"z" * 1000)
+    folders.check_file(20, "b")
+    with pytest.raises(CheckpointError, match=r"20/a: is damaged"):
+        folders.check_file(20, "a")
+    with pytest.raises(CheckpointError, match="does not list 'c'"):
+        folders.check_file(20, "c")
+
+
 def test_a_folder_of_another_number_or_owner_is_refused(folders: Folders) -> None:
     shutil.copytree(folders.root / "20", folders.root / "21")
     with pytest.raises(CheckpointError, match="is of folder 20 of the run 'me', expected 21"):

@@ -290,7 +290,7 @@ def test_a_record_that_was_sealed_but_does_not_fit_is_refused(tmp_path: Path):
         {"complex128": ["a"]},
         {"complex128": ["c"]},
         {"meta": 3},
-        {"sha256": None},
+        {"sha256": []},
     ]:
         text = json.dumps(good | change)
         save_file(tensors, tmp_path / "f", {"chimera": text, "seal": _seal(text, entries)})
@@ -314,3 +314,18 @@ def test_only_plain_files_are_opened(tmp_path: Path, whole: bytes):
     ]:
         with pytest.raises(CheckpointError, match=f"^{path}: {said}"):
             TensorFile(path)
+
+
+def test_a_part_of_a_checkpoint_is_read_as_such_alone(tmp_path: Path) -> None:
+    """Its data is the manifest's to watch, its header still the seal's."""
+    path = tmp_path / "members-0.safetensors"
+    tensor = drawn((3, 5), torch.float32, 0)
+    write_tensors(path, {"w": tensor}, {"told": 1}, hashed=False)
+    with pytest.raises(CheckpointError, match=r"part of a checkpoint.*manifest\.json beside it"):
+        TensorFile(path)
+    file = TensorFile(path, hashed=False)
+    assert file.meta == {"told": 1}
+    assert same_bits(file.read()["w"], tensor)
+    path.write_bytes(path.read_bytes().replace(b"[3,5]", b"[5,3]"))
+    with pytest.raises(CheckpointError, match="seal"):
+        TensorFile(path, hashed=False)

@@ -9,7 +9,7 @@ rows of the ids that it needs from the files that have them.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def write_state(
         "files": list(files),
         "config": standing.config,
     }
-    (folder / _STATE).write_text(json.dumps(state, allow_nan=False, indent=2) + "\n")
+    (folder / _STATE).write_text(json.dumps(state, allow_nan=False) + "\n")
 
 
 def write_members(folder: Path, standing: Standing, number: int) -> str:
@@ -65,17 +65,24 @@ def write_members(folder: Path, standing: Standing, number: int) -> str:
         described.append(fields | {"members": runs(group.members), "tensors": None})
     meta = {"members": runs(standing.members), "groups": described}
     name = f"members-{number}.safetensors"
-    write_tensors(folder / name, tensors, meta, beside=False)
+    write_tensors(folder / name, tensors, meta, beside=False, hashed=False)
     return name
 
 
-def read(folder: Path, groups: Sequence[Sequence[int]], members: Sequence[int]) -> Standing:
+def read(
+    folder: Path,
+    groups: Sequence[Sequence[int]],
+    members: Sequence[int],
+    check: Callable[[str], None] | None = None,
+) -> Standing:
     """Where a run stands, for some of its members.
 
     Args:
-        folder: the checkpoint, its files found to be those written.
+        folder: the checkpoint.
         groups: for each group of the stack that goes on, the ids of its members in order.
         members: the ids of all of them, in the stack's order.
+        check: called with the name of each file before it is read, to raise CheckpointError where
+            it is not what was written; None where the files were checked before.
 
     Raises:
         CheckpointError: the files do not say it, or not of these members.
@@ -98,7 +105,11 @@ def read(folder: Path, groups: Sequence[Sequence[int]], members: Sequence[int]) 
         ) from error
     try:
         wanted = set(members)
-        parts = [_sources(file) for file in files if not wanted.isdisjoint(_held(file))]
+        mine = [file for file in files if not wanted.isdisjoint(_held(file))]
+        if check is not None:
+            for file in mine:
+                check(file.path.name)
+        parts = [_sources(file) for file in mine]
         sources = [source for part in parts for source in part[1:]]
         whole = [part[0] for part in parts]
         found = [_group(sources, ids) for ids in groups]
@@ -147,7 +158,7 @@ def _member_file(folder: Path, name: Any) -> TensorFile:
     number = name.removeprefix("members-").removesuffix(".safetensors")
     if not number.isdecimal() or name != f"members-{number}.safetensors":
         raise ValueError(f"{name!r} is no file of members")
-    return TensorFile(folder / name)
+    return TensorFile(folder / name, hashed=False)
 
 
 def _held(file: TensorFile) -> list[int]:

@@ -209,7 +209,8 @@ def newest(
         return None
     stack = training.stack
     groups = [members for _, members in stack.parts()]
-    return read(directory.checkpoints.path(step), groups, stack.members)
+    folders = directory.checkpoints
+    return read(folders.path(step), groups, stack.members, partial(folders.check_file, step))
 
 
 def _newest(directory: RunDirectory, training: Training) -> Standing | None:

@@ -84,6 +84,20 @@ class Folders:
 
         Raises CheckpointError, naming the file and what is wrong with it.
         """
+        folder, files = self._listed(number)
+        for name in files:
+            _check_file(folder, name, files)
+        return folder
+
+    def check_file(self, number: int, name: str) -> None:
+        """Raise CheckpointError where one file of a folder is not what was written."""
+        folder, files = self._listed(number)
+        if name not in files:
+            raise CheckpointError(f"{folder / MANIFEST}: does not list {name!r}")
+        _check_file(folder, name, files)
+
+    def _listed(self, number: int) -> tuple[Path, dict[str, tuple[int, str]]]:
+        """The folder of a number, and the files that its manifest, the one written, lists."""
         folder = self.path(number)
         _require_directory(folder)
         marker = read_plain(folder / MARKER, _MOST)
@@ -101,10 +115,7 @@ class Folders:
         if sha256_of(folder / MANIFEST) != digest:
             raise CheckpointError(f"{folder / MANIFEST}: is damaged: it is not the one written")
         manifest = parsed_json(folder / MANIFEST, read_plain(folder / MANIFEST, _MOST))
-        for name, (size, wanted) in _files(folder / MANIFEST, manifest).items():
-            if sha256_of(folder / name, size) != wanted:
-                raise CheckpointError(f"{folder / name}: is damaged: its content has changed")
-        return folder
+        return folder, _files(folder / MANIFEST, manifest)
 
     def remove(self, number: int) -> None:
         """Remove a folder: renamed away first, so that it is never half there under its number."""
@@ -194,6 +205,12 @@ def _files(path: Path, manifest: Any) -> dict[str, tuple[int, str]]:
     if not files:
         raise CheckpointError(f"{path}: lists no files")
     return files
+
+
+def _check_file(folder: Path, name: str, files: dict[str, tuple[int, str]]) -> None:
+    size, wanted = files[name]
+    if sha256_of(folder / name, size) != wanted:
+        raise CheckpointError(f"{folder / name}: is damaged: its content has changed")
 
 
 def _number(name: str) -> int | None:

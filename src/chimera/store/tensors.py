@@ -35,6 +35,7 @@ def write_tensors(
     row_groups: Mapping[str, Sequence[str]] | None = None,
     *,
     beside: bool = True,
+    hashed: bool = True,
 ) -> None:
     """Write ``tensors`` and ``meta`` to one file, whole or not at all.
 
@@ -45,11 +46,13 @@ def write_tensors(
         row_groups: by label, names of tensors that share their leading axis.
         beside: write beside the path, flush and rename; without, straight to the path, for a
             directory that itself appears whole.
+        hashed: with digests of the data; without, for a file whose directory lists its own.
 
     Raises:
         ValueError: a name, dtype or ``path`` that cannot be written.
         OSError: the disk refuses.
     """
+    assert hashed or not row_groups
     groups = {label: list(names) for label, names in (row_groups or {}).items()}
     stored: dict[str, Tensor] = {}
     wide: list[str] = []
@@ -77,7 +80,9 @@ def write_tensors(
         "meta": dict(meta),
         "complex128": wide,
         "row_groups": groups,
-        "sha256": {name: _digest(t) for name, t in stored.items() if name not in in_rows},
+        "sha256": {name: _digest(t) for name, t in stored.items() if name not in in_rows}
+        if hashed
+        else None,
     }
     text = json.dumps(record, allow_nan=False)
     entries = {name: Entry(t.dtype, tuple(t.shape)) for name, t in stored.items()}
@@ -96,10 +101,14 @@ class TensorFile:
     Attributes: ``path``; ``meta``, as it was written; ``entries``, the tensors' dtypes and shapes
     by name; ``row_groups``, by label the names of the tensors that share a leading axis.
 
+    Args:
+        path: the file.
+        hashed: whether it has to have digests; without, whoever reads it has checked its data.
+
     Raises CheckpointError, from here and from every method, where the file is not what was written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, hashed: bool = True) -> None:
         self.path = Path(path)
         header = read_header(self.path)
         text = header.metadata.get("chimera")
@@ -112,9 +121,14 @@ class TensorFile:
             self.meta: dict[str, Any] = dict(record["meta"])
             self.row_groups: dict[str, list[str]] = dict(record["row_groups"])
             self._wide = frozenset(record["complex128"])
-            self._sha256: dict[str, str] = dict(record["sha256"])
             self._stored = header.entries
-            agree = self._agrees()
+            if record["sha256"] is None and hashed:
+                raise CheckpointError(
+                    f"{self.path}: is a part of a checkpoint, whose digests are in the "
+                    f"manifest.json beside it; expected a file of ch.save"
+                )
+            self._sha256: dict[str, str] = dict(record["sha256"] or {})
+            agree = self._agrees() if record["sha256"] is not None else not self.row_groups
         except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise CheckpointError(f"{self.path}: {_DISAGREES}") from error
         if not agree:
