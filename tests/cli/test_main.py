@@ -53,8 +53,12 @@ def test_help_fits_80_columns(
     ("tokens", "told"),
     [
         (["fti"], 'Unknown command "fti". Did you mean "fit"?'),
-        (["fit"], "parameter DATA requires an argument; see chimera fit --help"),
-        (["fit", "digits"], "parameter --module requires an argument"),
+        (["fit"], "parameter DATA requires an argument: digits, FILE.npz or X.npy,Y.npy; see"),
+        (["fit", "digits"], "parameter --module requires an argument: mlp or FILE.py:NAME; see"),
+        (
+            ["fit", "n.py:Net"],
+            "'n.py:Net' is a network; write chimera fit digits --module n.py:Net",
+        ),
         (["fit", "digits", "--module", "mlp", "--memberz", "3"], "Unknown option: --memberz"),
         (
             ["fit", "digits", "--module", "mlp", "--members", "many"],

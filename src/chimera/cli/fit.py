@@ -127,9 +127,8 @@ def fit(
     for option, told_to in kept.items():
         if told_to and out is None and resume is None:
             raise Mistake(f"{option} needs --out DIR: without it a run keeps nothing")
-    for name, value in (("DATA", data), ("--module", module)):
-        if value is None and resume is None:
-            raise Mistake(f"parameter {name} requires an argument; see chimera fit --help")
+    if resume is None:
+        _require(data, module)
     from chimera.cli.devices import over_devices
     from chimera.cli.fit_run import Request, start
     from chimera.cli.resume import go_on
@@ -148,3 +147,16 @@ def fit(
         device,
         lambda ranks: start(request, out, writing, force_unlock, compare_loop, ranks),
     )
+
+
+def _require(data: str | None, module: str | None) -> None:
+    """Raise the mistake of a run that lacks its data or its network."""
+    if data is not None and ".py:" in data:
+        raise Mistake(f"DATA: {data!r} is a network; write chimera fit digits --module {data}")
+    needed = {
+        "DATA": (data, "digits, FILE.npz or X.npy,Y.npy"),
+        "--module": (module, "mlp or FILE.py:NAME"),
+    }
+    for name, (value, what) in needed.items():
+        if value is None:
+            raise Mistake(f"parameter {name} requires an argument: {what}; see chimera fit --help")
