@@ -46,7 +46,7 @@ def test_rows_tell_everything_by_path():
     assert found["0.c"].calls == 0
     assert found.inputs == ch.spec("batch", 20)
     assert found.output == ch.spec("batch", 16)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="there is no module"):
         found["1"]
 
 

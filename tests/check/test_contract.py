@@ -152,6 +152,10 @@ def test_nothing_is_changed():
 def test_what_is_no_module_is_refused():
     with pytest.raises(TypeError, match="module: the factory returned dict, expected a module"):
         ch.contract(dict, ch.spec(2))
+    with pytest.raises(TypeError, match="module: expected a module, a class or a factory, got int"):
+        ch.contract(3, ch.spec(2))
+    with pytest.raises(KeyError, match="there is no duty 'x'; there are: takes its inputs"):
+        ch.contract(nn.ReLU(), ch.spec(2))["x"]
     with pytest.raises(TypeError, match="spec must be"):
         ch.contract(nn.ReLU(), 3)
 

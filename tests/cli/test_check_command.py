@@ -138,8 +138,11 @@ class TestInputs:
         ("text", "told"),
         [
             ("none.npy", "--input none.npy: there is no file none.npy"),
-            ("bad.npy", "--input bad.npy: bad.npy cannot be read"),
-            ("bad.pt", "--input bad.pt: bad.pt cannot be read"),
+            ("bad.npy", "--input bad.npy: bad.npy holds no array of numbers as numpy.save("),
+            ("objects.npy", "--input objects.npy: objects.npy holds no array of numbers"),
+            ("empty.npy", "--input empty.npy: empty.npy holds no array of numbers"),
+            ("bad.pt", "--input bad.pt: bad.pt holds no tensor as torch.save("),
+            ("module.pt", "--input module.pt: module.pt holds no tensor as torch.save("),
             ("x=dict.pt", "--input x=dict.pt: dict.pt holds a dict, expected one tensor"),
             ("x=2,2x", "expected sizes or names"),
         ],
@@ -149,11 +152,16 @@ class TestInputs:
     ) -> None:
         (here / "bad.npy").write_bytes(b"no array")
         (here / "bad.pt").write_bytes(b"no tensor")
+        (here / "empty.npy").write_bytes(b"")
+        np.save(here / "objects.npy", np.array([{}]), allow_pickle=True)
+        torch.save(torch.nn.Linear(2, 2), here / "module.pt")
         torch.save({"x": torch.ones(2)}, here / "dict.pt")
         assert main(["check", "nets.py:Clean", "--input", text]) == 2
         captured = capsys.readouterr()
         assert told in captured.err
         assert captured.err.count("\n") == 1
+        assert "allow_pickle" not in captured.err  # no mend that the command does not have
+        assert "weights_only" not in captured.err
 
     def test_a_name_twice(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["check", "nets.py:Clean", "--input", "x=2,4", "--input", "x=2,4"]) == 2

@@ -61,6 +61,23 @@ def rows_of(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "members.csv").read_text().splitlines()))
 
 
+@pytest.mark.parametrize("option", ["--out", "--resume"])
+def test_an_empty_directory_name_is_told(option, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = [] if option == "--resume" else ["digits", "--module", "mlp", *QUICK]
+    assert main(["fit", *given, option, ""]) == 2
+    assert "out is empty, expected the path of a directory" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["nets.py"]
+
+
+def test_any_whole_number_is_a_seed(capsys):
+    tables = []
+    for seed in ("-1", "1", "-1"):
+        assert main(["fit", "digits", "--module", "mlp", "--seed", seed, *QUICK]) == 0
+        tables.append(capsys.readouterr().out.split("Test accuracy")[0])
+    assert tables[0] == tables[2] != tables[1]
+
+
 def test_the_main_job(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "digits", "--module", "mlp", *QUICK, "--out", "runs/digits"]) == 0
     captured = capsys.readouterr()

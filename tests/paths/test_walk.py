@@ -1,11 +1,12 @@
 """Walking by path."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from chimera.paths.walk import every_path, first_paths, join
+from chimera.paths.walk import every_path, first_paths, join, unknown
 
 
 def test_join():
@@ -66,3 +67,16 @@ def test_torch_keeps_children_where_the_walk_looks():
     root.register_buffer("mean", torch.ones(2), persistent=False)
     assert list(root._buffers) == ["mean"]
     assert root._non_persistent_buffers_set == {"mean"}
+
+
+@pytest.mark.parametrize(
+    ("path", "known", "told"),
+    [
+        ("head.wieght", ["", "body", "head.weight"], "'head.wieght'; near it: head.weight"),
+        ("zz", ["", "body"], "'zz'; there are: '' (the root), body"),
+        ("zz", list("abcdefg"), "'zz'; there are: a, b, c, d, e and 2 more"),
+        (3, ["a"], "3; there are: a"),
+    ],
+)
+def test_an_unknown_path_tells_which_there_are(path, known, told):
+    assert unknown(path, known).args == (f"there is no module {told}",)

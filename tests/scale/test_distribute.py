@@ -186,6 +186,8 @@ def test_without_a_process_group_the_command_is_told(mode: str) -> None:
         ({"memory": 0}, ValueError, "memory is a number of bytes above 0; got 0"),
         ({"devices": "cuda"}, TypeError, "devices is a number or a list of devices; got 'cuda'"),
         ({"devices": []}, TypeError, "devices is a number or a list of devices"),
+        ({"devices": ["zz"]}, ValueError, "devices holds 'zz', expected devices such as"),
+        ({"devices": [None]}, ValueError, "devices holds None, expected devices such as"),
         ({"devices": 0}, ValueError, "devices is 1 or more; got 0"),
         ({"whole": "mask"}, TypeError, r"write \['mask'\]"),
         ({"whole": ["mask"]}, ValueError, r"'mask', which is no argument of Linear.forward\("),

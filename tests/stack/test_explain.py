@@ -92,3 +92,7 @@ def test_conditions_say_into_how_many_parts(members):
 def test_what_cannot_be_explained(thing):
     with pytest.raises(TypeError, match="explain takes a Stack, a step or a module"):
         ch.explain(thing)
+
+
+def test_a_plain_module_is_told_as_that():
+    assert str(ch.explain(nn.Linear(2, 2))).startswith("Linear runs as torch runs it")

@@ -492,3 +492,31 @@ def test_runs_give_every_id_its_place(ids):
 def test_runs_are_few():
     assert runs(list(range(1000))) == [[0, 1, 1000]]
     assert runs(list(range(1, 1000, 3))) == [[1, 3, 333]]
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        (3, TypeError, "path must be the path of a file, got 3"),
+        (None, TypeError, "path must be the path of a file, got None"),
+        ("", ValueError, "path is empty, expected the path of a file"),
+    ],
+)
+def test_what_is_no_path_is_told(path, error, message):
+    net = nn.Linear(2, 2)
+    with pytest.raises(error, match=message):
+        save(net, path)
+    with pytest.raises(error, match=message):
+        load(path, into=net)
+
+
+def test_a_class_that_needs_arguments_is_told(tmp_path: Path):
+    save(nn.Linear(2, 2), tmp_path / "net")
+    with pytest.raises(TypeError, match=r"into: Linear cannot be called without arguments .*in_f"):
+        load(tmp_path / "net", into=nn.Linear)
+
+    def fails() -> nn.Module:
+        raise TypeError("its own error")
+
+    with pytest.raises(TypeError, match="its own error"):
+        load(tmp_path / "net", into=fails)

@@ -14,7 +14,7 @@ from chimera.build.spec import Spec
 from chimera.build.trial import as_example, try_example, try_shapes
 from chimera.paths.nest import map_leaves
 from chimera.paths.notes import shown
-from chimera.paths.walk import first_paths
+from chimera.paths.walk import first_paths, unknown
 from chimera.paths.wants import name_of
 
 
@@ -62,7 +62,7 @@ class Shapes:
         for row in self.rows:
             if row.path == path:
                 return row
-        raise KeyError(path)
+        raise unknown(path, (row.path for row in self.rows))
 
     def __str__(self) -> str:
         from rich.console import Console

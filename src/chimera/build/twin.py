@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from chimera.build.datafree import SMALL, is_uninitialized
+from chimera.build.hooked import keep_hooks, rebind
 
 _UNCOPIED = (TypeError, ValueError, RuntimeError, AttributeError, copy.Error)
 
@@ -31,9 +32,11 @@ def replica(net: nn.Module) -> nn.Module:
 def copy_with(net: nn.Module, copy_tensor: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
     """A deep copy of ``net`` with ``copy_tensor(tensor)`` for each of its tensors.
 
-    An attribute that cannot be copied (a lock, an open file) is shared with ``net``.
+    An attribute that cannot be copied (a lock, an open file) is shared with ``net``. Hooks are
+    those of the copy: what they gather, they gather beside what the hooks of ``net`` do.
     """
     copied: dict[int, Any] = {id(tensor): copy_tensor(tensor) for tensor in tensors_of(net)}
+    keep_hooks(net, copied)
     try:
         return _copied(net, dict(copied))
     except _UNCOPIED:
@@ -42,7 +45,7 @@ def copy_with(net: nn.Module, copy_tensor: Callable[[torch.Tensor], torch.Tensor
             for value in module.__dict__.values():
                 if not _can_copy(value, known):
                     copied[id(value)] = value
-    return copy.deepcopy(net, dict(copied))
+    return _rebound(net, copy.deepcopy(net, memo := dict(copied)), memo)
 
 
 def _copied(net: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -57,7 +60,14 @@ def _copied(net: nn.Module, memo: dict[int, Any]) -> nn.Module:
         for name, value in module.__dict__.items():
             if name != "_compiled_call_impl":  # which torch's own copies leave out
                 attributes[name] = _copied_value(value, memo)
-    return memo[id(net)] if id(net) in memo else copy.deepcopy(net, memo)
+    made = memo[id(net)] if id(net) in memo else copy.deepcopy(net, memo)
+    return _rebound(net, made, memo)
+
+
+def _rebound(net: nn.Module, made: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    memo.setdefault(id(net), made)
+    rebind(net, memo)
+    return made
 
 
 def _copied_value(value: Any, memo: dict[int, Any]) -> Any:

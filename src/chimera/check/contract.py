@@ -24,6 +24,7 @@ from chimera.check.given import example
 from chimera.check.source import users
 from chimera.draws.seeds import forked
 from chimera.paths.nest import flatten
+from chimera.paths.walk import unknown
 
 TAKES = "takes its inputs"
 GIVES = "gives an output"
@@ -68,7 +69,7 @@ class Contract:
         for duty in self.duties:
             if duty.name == name:
                 return duty
-        raise KeyError(name)
+        raise unknown(name, (duty.name for duty in self.duties), "duty")
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.duties))
@@ -87,6 +88,10 @@ def contract(module: nn.Module | Callable[[], nn.Module], spec: Any) -> Contract
     Raises:
         TypeError: ``module`` is no module and makes none, or ``spec`` describes no inputs.
     """
+    if not isinstance(module, nn.Module) and not callable(module):
+        raise TypeError(
+            f"module: expected a module, a class or a factory, got {type(module).__name__}"
+        )
     inputs = as_specified(spec)
     with forked(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -44,7 +44,7 @@ def fit(
     lr: Annotated[
         str | None, Parameter(metavar="LOW:HIGH|NUMBER", show_default=_shown("lr"))
     ] = None,
-    seed: Annotated[int | None, Parameter(converter=whole(0), show_default=_shown("seed"))] = None,
+    seed: Annotated[int | None, Parameter(converter=whole(), show_default=_shown("seed"))] = None,
     device: str | None = None,
     devices: Annotated[str | None, Parameter(metavar="N|auto")] = None,
     engine: Annotated[str | None, Parameter(metavar="NAME", show_default=_shown("engine"))] = None,
@@ -80,7 +80,7 @@ def fit(
         One learning rate for all, or a range LOW:HIGH from which each member's is drawn,
         log-uniformly.
     seed
-        Decides initial weights, orders, draws and learning rates.
+        Any whole number; decides initial weights, orders, draws and learning rates.
     device
         Where to train, such as cpu or cuda.
     devices

@@ -55,10 +55,16 @@ def _example(text: str, file: Path) -> "Tensor":
         raise Mistake(f"--input {text}: there is no file {file}")
     try:
         if file.suffix == ".npy":
-            return torch.from_numpy(np.load(file, allow_pickle=False))
+            with file.open("rb") as opened:
+                return torch.from_numpy(np.lib.format.read_array(opened, allow_pickle=False))
         found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except OSError as error:
         raise Mistake(f"--input {text}: {file} cannot be read: {one_line(error)}") from error
+    except Exception as error:
+        what = "array of numbers as numpy.save(file, array)"
+        if file.suffix != ".npy":
+            what = "tensor as torch.save(tensor, file)"
+        raise Mistake(f"--input {text}: {file} holds no {what} writes it") from error
     if not isinstance(found, torch.Tensor):
         raise Mistake(f"--input {text}: {file} holds a {type(found).__name__}, expected one tensor")
     return found

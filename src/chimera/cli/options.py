@@ -11,7 +11,7 @@ from chimera.cli.mistake import Mistake
 WholeNumber = Callable[[Any, Sequence[Token]], int]
 
 
-def whole(least: int) -> WholeNumber:
+def whole(least: int | None = None) -> WholeNumber:
     """A converter of an option to an int of at least ``least``; ``2.5`` and ``1e3`` are none."""
 
     def convert(_: Any, tokens: Sequence[Token]) -> int:
@@ -20,7 +20,7 @@ def whole(least: int) -> WholeNumber:
             number = int(text)
         except ValueError:
             raise ValueError(f"expected a whole number, got {text!r}") from None
-        if number < least:
+        if least is not None and number < least:
             raise ValueError(f"expected a whole number of at least {least}, got {text}")
         return number
 

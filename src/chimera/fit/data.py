@@ -17,6 +17,7 @@ from torch import Tensor
 
 from chimera.build.spec import Spec, spec
 from chimera.draws.counter import derive, member_keys, permutations
+from chimera.draws.seeds import as_seed
 from chimera.fit.mapped import Mapped, as_tensor, in_file, map_npy, pieces
 from chimera.paths.notice import ChimeraWarning
 
@@ -163,7 +164,7 @@ def data(
         classes = _classes(ys)
     fractions = _fractions(split)
     ends = _ends(fractions, len(xs))
-    keys = derive(member_keys(_seed(seed), [0]), _SPLIT)
+    keys = derive(member_keys(as_seed(seed), [0]), _SPLIT)
     order = permutations(keys, len(xs))[0].to(xs.device)
     ys = ys.to(xs.device)
     train, validation, test = (
@@ -289,12 +290,6 @@ def _ends(fractions: tuple[float, float, float], samples: int) -> tuple[int, int
             "give more samples or a larger fraction"
         )
     return train, validation
-
-
-def _seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be an int, got {seed!r}")
-    return seed
 
 
 def _moved(tensor: Samples, device: torch.device, dtype: torch.dtype | None) -> Samples:

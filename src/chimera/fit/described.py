@@ -1,5 +1,6 @@
 """What is written of a run before it starts: what it was told, and where it runs."""
 
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -17,6 +18,27 @@ from chimera.optim.optimizer import Optimizer
 from chimera.stack import Stack
 
 _PACKAGES = ("chimera-nn", "torch", "numpy", "safetensors")
+
+
+def as_config(config: Any) -> Mapping[str, Any]:
+    """What a caller adds to the config, looked at before anything runs.
+
+    Raises:
+        TypeError: it is no dict, or holds what JSON cannot say.
+    """
+    if config is None:
+        return {}
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config must be a dict of what JSON can say, got {config!r:.60}")
+    for key, value in config.items():
+        try:
+            json.dumps({key: value})
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"config: {key!r} is {value!r:.60}, which JSON cannot say ({error}); give numbers, "
+                "text, lists and dicts of them"
+            ) from None
+    return config
 
 
 def config_of(

@@ -12,7 +12,7 @@ from torch import Tensor
 from chimera.fit.checkpoints import Schedule
 from chimera.fit.columns import own_columns
 from chimera.fit.data import Data
-from chimera.fit.described import config_of
+from chimera.fit.described import as_config, config_of
 from chimera.fit.finish import Finish, FinishTogether
 from chimera.fit.losses import Loss
 from chimera.fit.metrics import MetricFunction
@@ -123,6 +123,7 @@ def fit(
     """
     started = time.perf_counter()
     check_progress(progress)
+    told_too = as_config(config)
     schedule = Schedule(checkpoint_every, keep)
     ranks = _met(devices)
     with (
@@ -146,7 +147,7 @@ def fit(
         finish = Finish(table, settings, whole)
         if ranks is None and directory is None:
             return finish(Training(whole, placed, settings, one_or_own), started, progress)
-        told = config_of(settings, whole, all_optimizer, config or {})
+        told = config_of(settings, whole, all_optimizer, told_too)
         told |= {"clip": plain(clip), "engine": settings.engine, "memory": memory}
         told["writing"] = {"checkpoint_every": checkpoint_every, "keep": keep}
         if ranks is None:

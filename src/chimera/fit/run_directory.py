@@ -77,6 +77,8 @@ class RunDirectory:
     ) -> None:
         if not isinstance(out, str | os.PathLike):
             raise TypeError(f"out must be the path of a directory, got {out!r:.60}")
+        if not os.fspath(out):
+            raise ValueError("out is empty, expected the path of a directory ('.' is this one)")
         force_unlock = as_flag("force_unlock", force_unlock)
         self.path = Path(out)
         self._lines: JsonLines | None = None

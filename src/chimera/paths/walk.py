@@ -3,7 +3,8 @@
 A path is a module's dotted name inside its root, as in ``named_modules()``; the root's is ``""``.
 """
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
@@ -34,3 +35,12 @@ def _walk(
 def first_paths(root: nn.Module) -> dict[nn.Module, str]:
     """The first path of every distinct module of ``root``, parents first."""
     return {module: path for path, module in root.named_modules()}
+
+
+def unknown(path: object, known: Iterable[str], what: str = "module") -> KeyError:
+    """The error for a path that is none of ``known``; it names those that are near it."""
+    names = [name or "'' (the root)" for name in known]
+    near = difflib.get_close_matches(str(path), names, n=3)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    told = f"near it: {', '.join(near)}" if near else f"there are: {', '.join(names[:5])}{more}"
+    return KeyError(f"there is no {what} {path!r}; {told}")

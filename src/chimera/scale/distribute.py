@@ -168,7 +168,16 @@ def _listed(devices: Any) -> list[torch.device]:
         return [torch.device("cpu")] * devices
     if not isinstance(devices, list | tuple) or not devices:
         raise TypeError(f"distribute: devices is a number or a list of devices; got {devices!r}")
-    return [torch.device(device) for device in devices]
+    return [_device(device) for device in devices]
+
+
+def _device(named: Any) -> torch.device:
+    try:
+        return torch.device(named)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f'distribute: devices holds {named!r}, expected devices such as "cpu" or "cuda:0"'
+        ) from error
 
 
 def _by_branches(net: M, devices: Any, reason: str) -> M:

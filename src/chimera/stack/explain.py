@@ -149,6 +149,11 @@ def explain(thing: Any) -> Any:
         for path, part in thing.named_modules():
             if hasattr(type(part), "__explain__"):
                 notes += [f"{path}: {line}" for line in str(part.__explain__()).splitlines()]
+        if not notes:
+            notes = [
+                f"{type(thing).__name__} runs as torch runs it: it is no Stack, and build and fuse "
+                "changed nothing in it"
+            ]
         return Explanation(notes=tuple(notes))
     raise TypeError(
         f"explain takes a Stack, a step or a module, got {thing!r:.60} "

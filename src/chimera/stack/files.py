@@ -6,6 +6,7 @@ tensors under ``groups.<g>.<path>``, members on the leading axis, and the ids of
 that one of them can be read without the others.
 """
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from chimera.build.adopt import report_of
+from chimera.build.construct import name_of
 from chimera.paths.arguments import as_flag
 from chimera.paths.notice import ChimeraWarning
 from chimera.stack.contents import Contents, contents
@@ -41,13 +43,14 @@ def save(module: nn.Module, path: str | os.PathLike[str]) -> None:
         path: the file; one that is there is replaced.
 
     Raises:
-        TypeError: ``module`` is no module.
+        TypeError: ``module`` is no module, or ``path`` no path.
         ValueError: ``module`` is not built yet, or holds what a file cannot; ``path`` is no plain
             file or its directory does not exist.
         OSError: the disk refuses.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: expected a module, got {type(module).__name__}")
+    path = _as_path(path)
     meta: dict[str, Any] = {"format": _FORMAT, "class": type(module).__qualname__}
     if isinstance(module, Stack):
         groups = described(module)
@@ -94,10 +97,11 @@ def load(
     Raises:
         CheckpointError: the file is damaged, is not one of `save`, or does not fit ``into``.
         ValueError: ``member`` is missing, not in the file, or given where there are no members.
-        TypeError: ``into`` is neither a module nor a factory of one; ``strict`` is no bool.
+        TypeError: ``path`` is no path; ``into`` is neither a module nor a factory of one that is
+            called without arguments; ``strict`` is no bool.
     """
     strict = as_flag("strict", strict)
-    file = TensorFile(path)
+    file = TensorFile(_as_path(path))
     meta = file.meta
     if meta.get("format") != _FORMAT:
         raise CheckpointError(
@@ -113,11 +117,40 @@ def load(
     return module
 
 
+def _as_path(path: Any) -> Path:
+    """The path of a file.
+
+    Raises:
+        TypeError: ``path`` is no path.
+        ValueError: it is empty.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be the path of a file, got {path!r:.60}")
+    if not os.fspath(path):
+        raise ValueError("path is empty, expected the path of a file")
+    return Path(path)
+
+
+def _check_calls(factory: Callable[..., Any]) -> None:
+    """Raise TypeError where a factory cannot be called without arguments."""
+    try:
+        inspect.signature(factory).bind()
+    except ValueError:  # there is no signature: the call will tell
+        return
+    except TypeError as error:
+        name = name_of(factory)
+        raise TypeError(
+            f"into: {name} cannot be called without arguments ({error}); give a module, or a "
+            f"function: lambda: {name}(...)"
+        ) from None
+
+
 def _made(into: M | Callable[[], M]) -> M:
     if isinstance(into, nn.Module):
         return cast(M, into)
     if not callable(into):
         raise TypeError(f"into: expected a module or a factory, got {type(into).__name__}")
+    _check_calls(into)
     made = into()
     if not isinstance(made, nn.Module):
         raise TypeError(f"into: the factory returned {type(made).__name__}, expected a module")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from chimera.check.finding import Finding
+from chimera.paths.walk import unknown
 from chimera.summary.flow import Flow
 from chimera.summary.node import Node
 from chimera.summary.unit import Unit, units
@@ -65,7 +66,7 @@ class Figures:
         for node in self:
             if node.path == path:
                 return node
-        raise KeyError(path)
+        raise unknown(path, (node.path for node in self))
 
     def units(self, path: str) -> list[Unit]:
         """The neurons of a linear layer, or the filters of a convolution, one by one.
