@@ -171,6 +171,24 @@ def test_the_second_ctrl_c_ends_the_ranks_at_once(asleep: signal.Signals | None)
     assert out == err == ""
 
 
+def test_ranks_whose_launcher_was_killed_end_by_themselves_with_a_line_each() -> None:
+    fit = [word.replace("4", "2000") for word in FIT]
+    process = started("chimera", *fit, "--module", "nets.py:Net", "--devices", "2", "--out", "run")
+    wait_for(lambda: bool(list(Path("run").glob("checkpoints/*/complete.json"))), process)
+    ranks = children_of(process.pid)
+    process.kill()
+    _, err = process.communicate(timeout=60)  # ends when the ranks, which hold the pipe, have ended
+    assert not any(runs(rank) for rank in ranks)
+    lines = err.splitlines()
+    assert 1 <= len(lines) <= 2, err
+    assert all("its host or the launcher is gone" in line for line in lines), err
+    resumed = started("chimera", "fit", "--resume", "run")
+    wait_for(lambda: len(list(Path("run").glob("checkpoints/*/complete.json"))) > 1, resumed)
+    resumed.send_signal(signal.SIGTERM)
+    _, err = resumed.communicate(timeout=60)
+    assert resumed.returncode == 143, err
+
+
 def children_of(pid: int) -> list[int]:
     return sorted(
         int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

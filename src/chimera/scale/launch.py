@@ -57,7 +57,9 @@ def launch(ranks: int, arguments: Sequence[str]) -> int:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // ranks)))
-    logging.disable(logging.ERROR)  # the ranks speak for themselves
+    # The ranks speak for themselves, torch's C++ of a store that is gone in frames of its own.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    logging.disable(logging.ERROR)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
