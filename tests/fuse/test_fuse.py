@@ -539,3 +539,87 @@ def test_a_norm_that_branches_inside_a_branch_share() -> None:
     torch.testing.assert_close(fused(x), plain(x))
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(fused.state_dict()[name], tensor, msg=name)
+
+
+class Counted(nn.Module):
+    """Two kinds of branches that count in one buffer, which their output depends on."""
+
+    def __init__(self, counter: nn.Module, wide: bool) -> None:
+        super().__init__()
+        self.counter, self.layer = counter, nn.Linear(6, 5)
+        self.last = nn.Tanh() if wide else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.last(self.layer(self.counter(x)))
+        return h * self.counter.seen
+
+
+class Reading(nn.Module):
+    """A branch that reads what the others count."""
+
+    def __init__(self, counter: nn.Module) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 5)
+        self.register_buffer("seen", counter.seen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.seen
+
+
+@pytest.mark.parametrize("other", [lambda c: Counted(c, True), Reading])
+def test_a_buffer_that_branches_of_two_structures_share(
+    other: Callable[[nn.Module], nn.Module],
+) -> None:
+    counter = Counting()
+    branches = [other(counter) if i % 2 else Counted(counter, False) for i in range(24)]
+    net = ch.Parallel(*branches, combine="stack")
+    plain, fused = copy.deepcopy(net), ch.fuse(net)
+    x = torch.randn(8, 6)
+    for _ in range(2):
+        torch.testing.assert_close(fused(x), plain(x))
+    torch.testing.assert_close(fused[0].counter.seen, plain[0].counter.seen)
+    assert "branches share counter.seen with" in str(ch.explain(fused))
+
+
+@pytest.mark.parametrize("make", [mlp, Own])
+def test_a_bias_that_goes_and_comes_later(make: Callable[[], nn.Module]) -> None:
+    net = ch.Parallel(*(make() for _ in range(24)))
+    fused, x = ch.fuse(net), torch.randn(8, 6)
+    fused(x)
+    for one in (net, fused):
+        layer = one[3][0] if make is mlp else one[3].a
+        layer.bias = None
+    torch.testing.assert_close(fused(x), net(x))
+    assert ran_as_one(fused)
+    bias = torch.randn(5)
+    for one in (net, fused):
+        layer = one[3][0] if make is mlp else one[3].a
+        layer.bias = nn.Parameter(bias.clone())
+    torch.testing.assert_close(fused(x), net(x))
+    for one in (net, fused):
+        one(x).square().sum().backward()
+    for p, q in zip(fused.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+class Warm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.gru, self.heat = nn.Linear(6, 6), nn.GRU(6, 5, batch_first=True), 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(self.layer(x) * self.heat)[0][:, -1]
+
+
+def test_an_attribute_of_a_branch_that_changes_later() -> None:
+    net = ch.Parallel(*(Warm() for _ in range(24))).double()
+    fused, x = ch.fuse(net), torch.randn(8, 3, 6).double()
+    fused.float().double()
+    torch.testing.assert_close(fused(x), net.float().double()(x))
+    assert ran_as_one(fused)
+    fused[4].heat = net[4].heat = 5.0
+    torch.testing.assert_close(fused(x), net(x))
+    assert "heat of a branch is not what it was" in str(ch.explain(fused))
+    fused[4].heat = net[4].heat = float("1")
+    torch.testing.assert_close(fused(x), net(x))
+    assert ran_as_one(fused)

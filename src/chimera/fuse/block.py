@@ -20,6 +20,7 @@ from chimera.fuse.lowered import Lowered
 from chimera.fuse.nested import combined
 from chimera.fuse.part import Given
 from chimera.fuse.program import Refused, Run
+from chimera.fuse.reached import Reach, parted
 from chimera.fuse.streams import Queues, at_once, estimated, may_draw, pays, queues_of
 from chimera.fuse.traced import Plan, modes_of, planned, rows_of, run_traced
 from chimera.fuse.transforms import transformed
@@ -77,7 +78,8 @@ class Fused(Parallel):
         outputs: list[Any] = [None] * size
         left = set(range(size))
         for one in known.members:
-            made = self._run_part(known, one, given, named)
+            reach = Reach(len(one.positions))
+            made = self._run_part(known, one, given, named, reach)
             if made is None:
                 continue
             left -= set(one.positions)
@@ -90,8 +92,7 @@ class Fused(Parallel):
                     for position in one.positions[1:]:
                         outputs[position] = _WITH_THE_FIRST
                     continue
-            each = made.parts(len(one.positions)) if isinstance(made, Beside) else made
-            for position, output in zip(one.positions, each, strict=True):
+            for position, output in zip(one.positions, _one_by_one(made, reach), strict=True):
                 outputs[position] = output
         for i, output in self._run_alone(known, sorted(left), given, named):
             outputs[i] = output
@@ -135,7 +136,9 @@ class Fused(Parallel):
                 one.last = "the last call was traced as one"
         return planned(self, found)
 
-    def _run_part(self, known: Known, one: Member, given: Given, named: dict[str, Any]) -> Any:
+    def _run_part(
+        self, known: Known, one: Member, given: Given, named: dict[str, Any], reach: Reach
+    ) -> Any:
         if one.part is None:
             return None
         mine = [given[position] for position in one.positions]
@@ -152,7 +155,7 @@ class Fused(Parallel):
 
             try:
                 found = decision(one.part, branches, mine, named, alone, self.decide)
-                made = one.part.run(mine, named) if found.as_one else None
+                made = one.part.run(mine, named, reach) if found.as_one else None
             except Refused as error:
                 refused = str(error)
             else:
@@ -220,6 +223,14 @@ class Fused(Parallel):
         if known.apart:
             found.append(f"the last call ran what was not fused {known.apart}")
         return Explanation(notes=tuple(found))
+
+
+def _one_by_one(made: Any, reach: Reach) -> Sequence[Any]:
+    """The branches' outputs of what a part gave."""
+    if isinstance(made, Beside):
+        assert made.widths is not None  # refused otherwise
+        return parted([made.tensor], reach, (made.widths, made.axis))[0]
+    return parted([made], reach)[0] if isinstance(made, Tensor) else made
 
 
 def _on_gpu(given: Sequence[tuple[Any, ...]]) -> bool:

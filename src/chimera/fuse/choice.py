@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from chimera.fuse.part import Given, Part
+from chimera.fuse.reached import Reach
 from chimera.fuse.transforms import transformed
 from chimera.paths.nest import flatten
 
@@ -189,7 +190,7 @@ def _measured(
     }.values()
     devices = {b.device for b in [*wanted, *buffers] if b.device.type == "cuda"}
     times: dict[str, list[float]] = {"one by one": [], "as one": []}
-    ways = {"one by one": alone, "as one": lambda: part.run(given, named)}
+    ways = {"one by one": alone, "as one": lambda: part.run(given, named, Reach(len(given)))}
     with torch.random.fork_rng(devices=list(devices)):
         try:
             for turn in range(ROUNDS + 2):

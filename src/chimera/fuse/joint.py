@@ -17,12 +17,14 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from chimera.fuse.flat import at_once, flat
+from chimera.fuse.reached import Reach
 from chimera.fuse.transforms import transformed
 from chimera.paths.version import versions
 
@@ -123,33 +125,32 @@ def _home(module: nn.Module, name: str) -> tuple[dict[str, Any], str]:
     return kept, name
 
 
-def joined(joints: Sequence[Joint]) -> tuple[list[Tensor], bool]:
+def joined(joints: Sequence[Joint], reach: Reach | None = None) -> tuple[list[Tensor], bool]:
     """The tensors ``[lanes, ...]`` of all joints, and whether each is its rows' own memory.
 
-    Gradients reach the rows.
+    Gradients reach the rows, those of branches alone that a backward came from, as ``reach`` says.
     """
     rows = [joint.current() for joint in joints]
     if transformed():
         return [joint.stacked(now) for joint, now in zip(joints, rows, strict=True)], False
     found = [joint.memory(now) for joint, now in zip(joints, rows, strict=True)]
+    own = all(memory is not None for memory in found)
+    if not torch.is_grad_enabled():
+        pairs = zip(joints, rows, found, strict=True)
+        return [joint.stacked(now) if m is None else m for joint, now, m in pairs], own
+    wanted = {i for i, now in enumerate(rows) if any(row.requires_grad for row in now)}
     tensors = [
-        joint.stacked(now) if memory is None else memory
-        for joint, now, memory in zip(joints, rows, found, strict=True)
+        joint.stacked([row.detach() for row in now] if i in wanted else now) if m is None else m
+        for i, (joint, now, m) in enumerate(zip(joints, rows, found, strict=True))
     ]
-    if torch.is_grad_enabled():
-        wanted = [
-            i
-            for i, now in enumerate(rows)
-            if found[i] is not None and any(row.requires_grad for row in now)
-        ]
+    if wanted:
         flat = [row for i in wanted for row in rows[i]]
-        if flat:
-            bases = [tensors[i] for i in wanted]
-            mine = [joints[i] for i in wanted]
-            made = _Joined.apply(bases, mine, *flat)  # type: ignore[no-untyped-call]
-            for i, tensor in zip(wanted, made, strict=True):
-                tensors[i] = tensor
-    return tensors, all(memory is not None for memory in found)
+        kept = [row for i in wanted if found[i] is not None for row in rows[i]]
+        asked = Asked([joints[i] for i in wanted], [tensors[i] for i in wanted], kept, reach)
+        made = _Joined.apply(asked, *flat)  # type: ignore[no-untyped-call]
+        for i, tensor in zip(wanted, made, strict=True):
+            tensors[i] = tensor
+    return tensors, own
 
 
 def write_back(
@@ -162,28 +163,51 @@ def write_back(
                 row.copy_(new)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What gradients are asked for.
+
+    Attributes:
+        joints: of the rows.
+        tensors: the rows of each as one tensor.
+        kept: the rows that are memory of it.
+        reach: says which branches a backward came from; None for all.
+    """
+
+    joints: Sequence[Joint]
+    tensors: Sequence[Tensor]
+    kept: Sequence[Tensor]
+    reach: Reach | None
+
+
 class _Joined(torch.autograd.Function):
-    """The memories that rows share; its backward hands each row its part of the gradient."""
+    """Rows as one tensor a joint; its backward hands each row its part of the gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any, bases: list[Tensor], joints: list[Joint], *rows: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, asked: Asked, *rows: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.rows = rows
-        ctx.versions = versions(rows)  # no row is an inference tensor, see _can_join
-        ctx.joints = joints
-        return tuple(base.detach() for base in bases)
+        ctx.joints, ctx.reach, ctx.kept = asked.joints, asked.reach, asked.kept
+        ctx.versions = versions(asked.kept)  # no row is an inference tensor, see _can_join
+        return tuple(tensor.detach() for tensor in asked.tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if versions(ctx.rows) != ctx.versions:
+        if versions(ctx.kept) != ctx.versions:
             raise RuntimeError(
                 "a parameter of fused branches was changed in place between forward and backward, "
                 "so that the gradient would be that of other weights; step the optimizer after "
                 "backward"
             )
-        found: list[Tensor | None] = [None, None]
-        for grad, joint in zip(grads, ctx.joints, strict=True):
-            found += [None] * len(joint) if grad is None else joint.parts(grad)
+        found: list[Tensor | None] = [None]
+        for number, (grad, joint) in enumerate(zip(grads, ctx.joints, strict=True)):
+            if grad is None:
+                found += [None] * len(joint)
+                continue
+            parts = joint.parts(grad)
+            used = None if ctx.reach is None else ctx.reach.rows(number, len(joint))
+            found += (
+                parts
+                if used is None
+                else [part if one else None for part, one in zip(parts, used, strict=True)]
+            )
         return tuple(found)

@@ -1,7 +1,7 @@
 """What is known of a fused block: which of its branches run as one, and by what.
 
 It is kept beside the block, so that no copy or file of it holds it, and found again when the block
-has other branches, or they other children.
+has other branches, they other children, or these a tensor where there was none, or none any more.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Known:
         hooks: every dictionary of hooks of every module in the branches.
         holders: every dictionary of children in the branches.
         held: the children that they held.
+        tensors: every dictionary of parameters or buffers in the branches.
+        blank: which of those were None.
         apart: how the last call ran the branches that no part runs, where not in turn.
     """
 
@@ -63,16 +65,23 @@ class Known:
     hooks: list[dict[Any, Any]]
     holders: list[dict[str, Any]]
     held: list[Any]
+    tensors: list[dict[str, Any]]
+    blank: list[bool]
     apart: str = ""
 
     def is_of(self, branches: list[nn.Module]) -> bool:
-        """Whether the block still has these branches, and they their children."""
+        """Whether the block still has these branches, and they their children and tensors."""
         held = [child for holder in self.holders for child in holder.values()]
         return not (
             any(map(operator.is_not, branches, self.branches))
             or len(held) != len(self.held)
             or any(map(operator.is_not, held, self.held))
+            or _blank(self.tensors) != self.blank
         )
+
+
+def _blank(tensors: list[dict[str, Any]]) -> list[bool]:
+    return [tensor is None for kept in tensors for tensor in kept.values()]
 
 
 KNOWN: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
@@ -89,7 +98,9 @@ def known_of(block: Any) -> Known:
         holders = [module._modules for module in modules if module._modules]
         held = [child for holder in holders for child in holder.values()]
         share_out([joint for part in parts for joint in part.joints])
-        found = KNOWN[block] = Known(branches, members, hooks, holders, held)
+        tensors = [t for m in modules for t in (m._parameters, m._buffers) if t]
+        blank = _blank(tensors)
+        found = KNOWN[block] = Known(branches, members, hooks, holders, held, tensors, blank)
     return found
 
 
@@ -116,8 +127,8 @@ def share_out(joints: Sequence[Joint]) -> None:
 def _members(block: Any) -> list[Member]:
     """The branches by structure; those that differ in width alone together, where they can be."""
     branches = children(block)
-    shared = _shared_statistics(branches)
     alike = _alike([read(branch) for branch in branches])
+    shared = _shared_buffers(branches, alike) | _shared_statistics(branches)
     found = []
     for family in _alike([but_for_widths(read(branches[one[0]])) for one in alike]):
         positions = sorted(position for i in family for position in alike[i])
@@ -137,14 +148,40 @@ _NORMS = (
 
 
 def _shared_statistics(branches: Sequence[nn.Module]) -> dict[int, str]:
-    """The branches with a norm whose running statistics stand in another branch too: its path."""
+    """The branches with a norm whose running statistics stand in another branch too, and why."""
     holders: dict[int, dict[int, str]] = {}
     for position, branch in enumerate(branches):
         for path, module in branch.named_modules():
             if isinstance(module, _NORMS) and module.running_mean is not None:
                 holders.setdefault(id(module.running_mean), {}).setdefault(position, path)
     several = [paths for paths in holders.values() if len(paths) > 1]
-    return {position: path for paths in several for position, path in paths.items()}
+    return {
+        position: f"branches share the running statistics of {path or 'the branch itself'}, "
+        "which each updates in turn"
+        for paths in several
+        for position, path in paths.items()
+    }
+
+
+def _shared_buffers(
+    branches: Sequence[nn.Module], alike: Sequence[Sequence[int]]
+) -> dict[int, str]:
+    """The branches with a buffer that stands in a branch of another structure too, and why.
+
+    Branches of one structure tell whether they change it when they run, see ``vmapped``.
+    """
+    holders: dict[int, dict[int, dict[int, str]]] = {}
+    for group, positions in enumerate(alike):
+        for position in positions:
+            for name, buffer in branches[position].named_buffers():
+                holders.setdefault(id(buffer), {}).setdefault(group, {})[position] = name
+    return {
+        position: f"branches share {name} with others of another structure, which may change it"
+        for groups in holders.values()
+        if len(groups) > 1
+        for names in groups.values()
+        for position, name in names.items()
+    }
 
 
 def _alike(readings: Sequence[Reading]) -> list[list[int]]:
@@ -190,9 +227,7 @@ def _member(
         return Member(positions, None, why)
     for position in positions:
         if position in shared:
-            where = shared[position] or "the branch itself"
-            why = f"branches share the running statistics of {where}, which each updates in turn"
-            return Member(positions, None, why)
+            return Member(positions, None, shared[position])
     try:
         part, how = _part_of(mine)
     except Refused as error:

@@ -23,6 +23,7 @@ from chimera.fuse.lanes import Lanes
 from chimera.fuse.layers import draw
 from chimera.fuse.part import Given, layers_of, said_by, structure_of
 from chimera.fuse.program import LANES, Met, Program, Refused, Run, Table, lower
+from chimera.fuse.reached import Reach
 
 
 class Lowered:
@@ -71,9 +72,9 @@ class Lowered:
     def _active(self) -> bool:
         return any(modules[0].training for modules in self._program.dropouts)
 
-    def run(self, given: Given, named: dict[str, Any]) -> Any:
+    def run(self, given: Given, named: dict[str, Any], reach: Reach) -> Any:
         x = self._input(given)
-        tensors, own = joined(self.joints)
+        tensors, own = joined(self.joints, reach)
         run = Run(tensors)
         if self._active():
             run.noises = iter(self._noises(x))

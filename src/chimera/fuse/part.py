@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from chimera.fuse.joint import Joint
+from chimera.fuse.reached import Reach
 
 Given = list[tuple[Any, ...]]
 """The positional arguments of every branch."""
@@ -40,8 +41,11 @@ class Part(Protocol):
     def refuses(self, given: Given, named: dict[str, Any], *, whole: bool) -> str | None:
         """Why this call cannot run as one, or None; ``whole``: the part is all of its block."""
 
-    def run(self, given: Given, named: dict[str, Any]) -> Any:
+    def run(self, given: Given, named: dict[str, Any], reach: Reach) -> Any:
         """The branches' outputs: a tensor ``[branches, ...]``, lanes side by side, else a list.
+
+        ``reach`` tells the backward which branches' outputs were used; what is a list is parted by
+        it already.
 
         Raises:
             Refused: the call cannot run as one after all; nothing was changed.

@@ -5,6 +5,7 @@ The branches' own parameters and buffers are used, see ``joint``; what draws is 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,12 @@ from chimera.blocks.inplace import may_change
 from chimera.fuse.joint import Joint, joined, write_back
 from chimera.fuse.part import Given, layers_of, said_by, structure_of
 from chimera.fuse.program import Refused
+from chimera.fuse.reached import Reach, parted
 from chimera.fuse.transforms import transformed
 from chimera.paths.nest import flatten
 from chimera.paths.slots import skeleton
 from chimera.paths.structure import read
+from chimera.paths.walk import join
 from chimera.stack.batched import run_batched
 from chimera.stack.each import Each, arguments
 from chimera.stack.group import Group
@@ -83,6 +86,7 @@ class Batched:
         self.layers = layers_of(branches[0])
         self.structure = structure_of(self, branches)
         self.said = ""
+        self._settings = [_settings(branch) for branch in branches]
         self._fresh: set[Any] = set()
         self._copies = may_change(branches[0], given_on=True)
 
@@ -93,10 +97,14 @@ class Batched:
             return "the branches' inputs differ, and are not one each"
         if any(_draws(aligned[0]) for aligned in self.moded):
             return "a layer that draws random numbers, in training mode"
+        for branch, before in zip(self._branches, self._settings, strict=True):
+            name = _changed(before, _settings(branch))
+            if name:
+                return f"{name} of a branch is not what it was when the network was fused"
         return None
 
-    def run(self, given: Given, named: dict[str, Any]) -> Any:
-        tensors, own = joined(self.joints)
+    def run(self, given: Given, named: dict[str, Any], reach: Reach) -> Any:
+        tensors, own = joined(self.joints, reach)
         group = self._members
         for (_, module), aligned in zip(group.reading.modules, self.moded, strict=True):
             module.training = aligned[0].training
@@ -127,7 +135,7 @@ class Batched:
         self._fresh.add(modes)
         if not own:
             write_back(self.joints, [joint.current() for joint in self.joints], tensors)
-        return _outputs(ran.output, len(group))
+        return _outputs(ran.output, reach)
 
     def work(self, given: Given) -> float:
         """As of products with every parameter, at every place of the input but its last axis."""
@@ -150,11 +158,48 @@ def _draws(module: nn.Module) -> bool:
     return module.training and (isinstance(module, _DROPOUTS) or dropped)
 
 
+Settings = dict[str, Any]
+"""What a branch's modules hold that is neither tensor nor child, by path."""
+
+
+def _settings(branch: nn.Module) -> Settings:
+    """Of modules that are not torch's own, which no forward but theirs reads."""
+    return {
+        join(path, name): value
+        for path, module in branch.named_modules()
+        if not type(module).__module__.startswith("torch.nn.")
+        for name, value in vars(module).items()
+        if name != "training"
+    }
+
+
+def _changed(before: Settings, now: Settings) -> str:
+    """The name of a setting that is another; empty for none."""
+    if len(before) == len(now) and not any(map(operator.is_not, before.values(), now.values())):
+        return ""
+    for name in dict.fromkeys((*before, *now)):
+        one, two = before.get(name, _NOTHING), now.get(name, _NOTHING)
+        same = type(one) is type(two) and isinstance(one, _NUMBERS) and one == two
+        if one is not two and not same:
+            return name
+    return ""
+
+
+_NOTHING = object()
+_NUMBERS = (bool, int, float, complex, str)
+
+
 def _call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return module(*args, **kwargs)
 
 
-def _outputs(found: Outputs, count: int) -> Any:
+def _outputs(found: Outputs, reach: Reach) -> Any:
     if len(found.leaves) == 1 and found.shape.kind is None and found.stacked[0]:
         return found.leaves[0]
-    return [found.of_member(place) for place in range(count)]
+    wholes = [leaf for leaf, several in zip(found.leaves, found.stacked, strict=True) if several]
+    parts = iter(parted(wholes, reach))
+    leaves = [
+        next(parts) if several else [leaf] * reach.branches
+        for leaf, several in zip(found.leaves, found.stacked, strict=True)
+    ]
+    return [found.shape.rebuild(list(own)) for own in zip(*leaves, strict=True)]

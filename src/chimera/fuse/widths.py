@@ -19,6 +19,7 @@ from chimera.fuse.beside import Beside
 from chimera.fuse.lowered import Lowered
 from chimera.fuse.part import Given
 from chimera.fuse.program import BESIDE, Met, Refused
+from chimera.fuse.reached import Reach
 from chimera.paths.structure import Fact, Reading
 from chimera.paths.walk import join
 
@@ -73,9 +74,9 @@ class SideBySide(Lowered):
             return "branches of different widths run as one on one input"
         return super().refuses(given, named, whole=whole)
 
-    def run(self, given: Given, named: dict[str, Any]) -> Any:
+    def run(self, given: Given, named: dict[str, Any], reach: Reach) -> Any:
         self._meets(self._input(given))  # refuses before anything is changed
-        return super().run(given, named)
+        return super().run(given, named, reach)
 
     def _dry(self, x: Any, shapes: list[Met]) -> Any:
         run = super()._dry(x, shapes)
