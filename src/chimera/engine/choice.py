@@ -102,6 +102,10 @@ class Auto(Rule):
             if kind.calls < FEWEST:
                 kind.reason = f"fewer than {FEWEST} calls do not pay for a compilation"
             return kind.calls >= FEWEST
+        if kind.state:
+            kind.choice = "eager"
+            kind.reason = "Python's values changed, and may again before compiling has paid"
+            return False
         if expected < FEWEST:
             kind.choice, kind.reason = "eager", f"{expected} calls do not pay for a compilation"
             return False

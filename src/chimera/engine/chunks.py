@@ -18,9 +18,9 @@ from torch import Tensor
 from chimera.draws.mode import Key
 from chimera.engine.choice import Rule
 from chimera.engine.eager import Eager, checked_losses
-from chimera.engine.fast import APART, Turns, refuse, why
+from chimera.engine.fast import APART, Turns, why
 from chimera.engine.graph import StepGraph
-from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
+from chimera.engine.kinds import Kind, Kinds, name_of, notes_of, shapes_of
 from chimera.engine.prediction import memory_of, predicted
 from chimera.engine.program import Members
 from chimera.engine.shared import shared
@@ -92,19 +92,18 @@ class Chunks:
     ) -> None:
         self._eager, self.count, self.name, self.told = eager, count, name, told
         self._rule, self._chosen = rule, chosen
-        self._kinds: dict[Any, Kind] = {}
-        self._said: set[str] = set()
+        self._kinds = Kinds("the step", eager.surroundings)
 
     @property
     def settled(self) -> bool:
         """Whether it is chosen what takes the chunks."""
-        chosen = [kind.choice for kind in self._kinds.values()]
+        chosen = [kind.choice for kind in self._kinds]
         return self._rule is None or (bool(chosen) and all(chosen))
 
     @property
     def choice(self) -> str:
         """What a run records of it, and ``chunks_of`` is told when it goes on."""
-        chosen = {kind.choice for kind in self._kinds.values()}
+        chosen = {kind.choice for kind in self._kinds}
         (one,) = chosen if len(chosen) == 1 else ("",)
         return f"{self.count} {_CHUNKS}" + (f", {one}" if one else "")
 
@@ -112,7 +111,7 @@ class Chunks:
         """Whole sentences for ``explain``."""
         if self._rule is None:
             return [self.told]
-        return [*notes_of(self._rule.name, list(self._kinds.values())), self.told]
+        return [*notes_of(self._rule.name, self._kinds), self.told]
 
     def take(self, given: Arguments, key: Key, expected: int | None = None) -> Tensor:
         """One step; the losses ``[members]``, detached.
@@ -146,7 +145,7 @@ class Chunks:
 
     def _kind(self, given: Arguments) -> Kind:
         key = shapes_of(given, self._eager.own()), self._eager.kind(given)
-        return self._kinds.setdefault(key, Kind(f"a chunk of {self.name}"))
+        return self._kinds.at(key, given, "a chunk of ")
 
     def _ready(self, kind: Kind, expected: int | None) -> bool:
         assert self._rule is not None
@@ -206,9 +205,10 @@ class Chunks:
         parts = self._parts(given)
         try:
             if kind.recorded is None:
-                kind.recorded = [
-                    (part, StepGraph(part, None, None, given, parted=True)) for part in parts
-                ]
+                with eager.surroundings.untouched(kind.state):
+                    kind.recorded = [
+                        (part, StepGraph(part, None, None, given, parted=True)) for part in parts
+                    ]
             cost = kind.recorded[0][1].cost
             graphs = kind.recorded if self._chosen or rule.worth(kind, cost, expected) else []
             if self._chosen:
@@ -219,7 +219,7 @@ class Chunks:
                 graph.compile(compiler)
         except Exception as error:  # noqa: BLE001 - of recording or of the compiler: eager serves
             graphs = []
-            self._refuse(kind, why(error))
+            self._kinds.refuse(kind, why(error))
         found = []
         for place, part in enumerate(parts):
             before = [tensor.detach().clone() for tensor in self._buffers(part)]
@@ -230,11 +230,11 @@ class Chunks:
                 apart = self._apart(part, graphs[place][1], given, key.step, before, found[-1])
             except Exception as error:  # noqa: BLE001 - of the compiler: eager serves
                 graphs = []
-                self._refuse(kind, why(error))
+                self._kinds.refuse(kind, why(error))
                 continue
             if apart > APART:
                 graphs = []
-                self._refuse(kind, f"the recorded chunk differs from eager by {apart:.1e}")
+                self._kinds.refuse(kind, f"the recorded chunk differs from eager by {apart:.1e}")
         if graphs:
             kind.graph = graphs
             kind.choice = "" if rule.clocked and not self._chosen else rule.makes
@@ -270,10 +270,6 @@ class Chunks:
         graph.run(stand, given, step, between)
         gaps.append(relative(self._buffers(part), before))
         return max(gaps)
-
-    def _refuse(self, kind: Kind, reason: str) -> None:
-        kind.choice, kind.reason = "eager", reason
-        refuse(reason, self._said, "the step")
 
 
 def _in_order(parts: Sequence[Part], losses: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from chimera.draws.mode import Key
 from chimera.engine.program import Members
+from chimera.engine.surroundings import around
 from chimera.optim.clip import Clip
 from chimera.optim.optimizer import Optimizer
 from chimera.stack.batched import Call
@@ -26,15 +27,23 @@ class Eager:
     Args:
         stack: the members.
         call: gives one member's loss.
+        loss: what ``call`` asks for it.
         optimizer: moves the parameters.
         hook: called with the losses between the halves.
         clip: scales the gradients after that.
     """
 
     def __init__(
-        self, stack: Stack, call: Call, optimizer: Optimizer, hook: Hook | None, clip: Clip | None
+        self,
+        stack: Stack,
+        call: Call,
+        loss: Any,
+        optimizer: Optimizer,
+        hook: Hook | None,
+        clip: Clip | None,
     ) -> None:
         self.stack, self.call, self.optimizer = stack, call, optimizer
+        self.surroundings = around(stack, {"loss": loss})
         self.hook, self.clip = hook, clip
 
     def own(self) -> list[Tensor]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,13 +19,12 @@ from chimera.draws.mode import Key
 from chimera.engine.choice import Rule
 from chimera.engine.eager import Eager
 from chimera.engine.graph import Between, StepGraph
-from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
+from chimera.engine.kinds import Kind, Kinds, notes_of, shapes_of
 from chimera.engine.program import Uncapturable
 from chimera.engine.tensors import relative
 from chimera.engine.trace import asked_a_value
 from chimera.optim.recording import Recording, Unrecordable
 from chimera.optim.recordings import recording_of
-from chimera.paths.notice import ChimeraWarning
 from chimera.stack.each import Arguments
 
 APART = 1e-3
@@ -47,16 +45,9 @@ class Fast:
 
     def __init__(self, eager: Eager, rule: Rule) -> None:
         self._eager, self.rule = eager, rule
-        self._kinds: dict[Any, Kind] = {}
-        self._said: set[str] = set()
+        self.kinds = Kinds("the step", eager.surroundings)
         self._recording: Recording | None = None
-        self._last: tuple[Any, Kind] | None = None
         self.preferred: dict[str, str] = {}
-
-    @property
-    def kinds(self) -> list[Kind]:
-        """All kinds that came, each once."""
-        return list({id(kind): kind for kind in self._kinds.values()}.values())
 
     def take(self, given: Arguments, key: Key, expected: int | None) -> Tensor:
         """One step; the losses ``[members]``, detached.
@@ -70,7 +61,7 @@ class Fast:
         if not eager.serves(key):
             return eager.take(given, key)
         assert isinstance(key.step, int)
-        kind = self._kind(given)
+        kind = self.kinds.at(self._key(given), given)
         kind.calls += 1
         if kind.graph is not None:
             graph, step = kind.graph, key.step
@@ -90,15 +81,6 @@ class Fast:
             kind.choice, kind.reason = "eager", "as the run chose before"
             return False
         return known is not None or self.rule.ready(kind, expected)
-
-    def _kind(self, given: Arguments) -> Kind:
-        key = self._key(given)
-        if self._last is not None and self._last[0] == key:  # most often: no hash is needed
-            return self._last[1]
-        if key not in self._kinds:
-            self._kinds[key] = Kind(name_of(given))
-        self._last = key, self._kinds[key]
-        return self._kinds[key]
 
     def _key(self, given: Arguments) -> Any:
         told, kind = None, self._eager.kind(given)
@@ -152,8 +134,8 @@ class Fast:
         losses = eager.gradients(given, key)
         graph: StepGraph | None = None
         try:
-            graph = kind.recorded = kind.recorded or self._recorded(given)
-            self._kinds[self._key(given)], self._last = kind, None
+            graph = kind.recorded = kind.recorded or self._recorded(kind, given)
+            self.kinds.put(self._key(given), kind)
             if self._worth(kind, graph, expected):
                 graph.compile(self.rule.compiler())
                 if not small:
@@ -166,8 +148,8 @@ class Fast:
                 graph = None
         except Exception as error:  # noqa: BLE001 - of recording or of the compiler: eager serves
             graph = None
-            self._kinds[self._key(given)], self._last = kind, None
-            self._refuse(kind, why(error))
+            self.kinds.put(self._key(given), kind)
+            self.kinds.refuse(kind, why(error))
         if graph is None:
             eager.update(losses)
             return losses
@@ -177,7 +159,7 @@ class Fast:
         if graph.recording.kind == told:  # else the hook changed the settings; there comes another
             apart = graph.tensors().apart(stand, [losses], [results], before)
             if apart > APART:
-                self._refuse(kind, f"the recorded step differs from eager by {apart:.1e}")
+                self.kinds.refuse(kind, f"the recorded step differs from eager by {apart:.1e}")
             else:
                 graph.tensors().take_over(stand)
                 self._serve(kind, graph)
@@ -202,24 +184,21 @@ class Fast:
         results = self._by(graph, given, step)
         apart = relative([losses], [results])
         if apart > APART:
-            self._refuse(kind, f"the recorded losses differ from eager by {apart:.1e}")
+            self.kinds.refuse(kind, f"the recorded losses differ from eager by {apart:.1e}")
         else:
             self._serve(kind, graph)
         return results
 
-    def _recorded(self, given: Arguments) -> StepGraph:
+    def _recorded(self, kind: Kind, given: Arguments) -> StepGraph:
         eager = self._eager
-        program = eager.program(given)
-        parted = eager.hook is not None
-        if self._recording is None:
-            tensors = program.tensors()
-            trained = [tensors[i] for i in program.trained]
-            self._recording = recording_of(eager.optimizer, trained, holds=parted)
-        return StepGraph(program, self._recording, eager.clip, given, parted=parted)
-
-    def _refuse(self, kind: Kind, reason: str) -> None:
-        kind.choice, kind.reason = "eager", reason
-        refuse(reason, self._said, "the step")
+        with eager.surroundings.untouched(kind.state):
+            program = eager.program(given)
+            parted = eager.hook is not None
+            if self._recording is None:
+                tensors = program.tensors()
+                trained = [tensors[i] for i in program.trained]
+                self._recording = recording_of(eager.optimizer, trained, holds=parted)
+            return StepGraph(program, self._recording, eager.clip, given, parted=parted)
 
     def notes(self) -> list[str]:
         """Whole sentences for ``explain``."""
@@ -258,13 +237,6 @@ class Turns:
             if kind.choice == "eager":
                 kind.graph = None
         return losses
-
-
-def refuse(reason: str, said: set[str], what: str) -> None:
-    """Say once why something runs eagerly."""
-    if reason not in said:
-        said.add(reason)
-        warnings.warn(f"{what} runs eagerly: {reason}", ChimeraWarning, stacklevel=6)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from chimera.engine.cost import checked_cost
 from chimera.engine.program import Program, Uncapturable
 from chimera.engine.tensors import Tensors
 from chimera.engine.trace import recorded
+from chimera.engine.written import check_writes
 from chimera.optim.arithmetic import wide
 from chimera.optim.clip import Clip
 from chimera.optim.recording import Recording
@@ -76,6 +77,7 @@ class StepGraph:
                 flat = [*tensors.own, *tensors.state, *self.numbers(), *moving, step]
                 self.graphs = [recorded(self._whole, flat)]
         self._check_gradients(given)
+        self._check_writes(*self._sizes[:2])
         self.cost = checked_cost(self.graphs)
         self._runs: list[Run] = list(self.graphs)
 
@@ -93,6 +95,13 @@ class StepGraph:
                         "gradient, and a recorded step gives none to it; requires_grad_(False) "
                         "where it is not to be trained"
                     )
+
+    def _check_writes(self, own: int, state: int) -> None:
+        """Refuse what eager changes in place and two runs of the first step would change twice."""
+        may = set(self._program.buffers)
+        if not self.parted:
+            may |= {*self._program.trained, *range(own, own + state)}
+        check_writes(self.graphs[0], may, own)
 
     def compile(self, compiler: Compile) -> None:
         """Let what ``compiler`` makes of the recordings run in their place."""

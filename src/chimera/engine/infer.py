@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from chimera.engine.choice import Rule, as_engine, rule_of
 from chimera.engine.cost import checked_cost
-from chimera.engine.fast import APART, refuse, why
+from chimera.engine.fast import APART, why
 from chimera.engine.graph import Run
-from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
+from chimera.engine.kinds import Kind, Kinds, notes_of, shapes_of
 from chimera.engine.network import Network, standing
 from chimera.engine.program import Members, Program, Uncapturable
+from chimera.engine.surroundings import around
 from chimera.engine.tensors import relative
 from chimera.engine.trace import recorded
+from chimera.engine.written import check_writes
 from chimera.paths.nest import Shape, flatten
 from chimera.stack.each import Arguments, Each, arguments
 from chimera.stack.explain import Explanation, explain
@@ -39,6 +41,7 @@ class _Graph:
         self._count = len(own)
         with torch.no_grad():
             self._graph = recorded(self._outputs, [*own, *program.moving(given)])
+        check_writes(self._graph, set(program.buffers), self._count)
         self.cost = checked_cost([self._graph])
         self._run: Run = self._graph
 
@@ -74,8 +77,7 @@ class Infer:
         self.module, self.engine, self._expected = module, engine, calls
         place = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
         self._rule = rule_of(engine, place)
-        self._kinds: dict[Any, Kind] = {}
-        self._said: set[str] = set()
+        self._kinds = Kinds("the call", around(module))
 
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -85,7 +87,7 @@ class Infer:
             return module(*args, **kwargs)
         given = self._arguments(args, kwargs)
         own, modes = self._standing()
-        kind = self._kinds.setdefault((shapes_of(given, own), modes), Kind(name_of(given)))
+        kind = self._kinds.at((shapes_of(given, own), modes), given)
         kind.calls += 1
         if kind.graph is not None:
             if isinstance(module, Stack):
@@ -129,7 +131,7 @@ class Infer:
         try:
             if not torch.equal(drawn, torch.get_rng_state()):
                 raise Uncapturable("it draws random numbers")
-            graph = kind.recorded = kind.recorded or _Graph(self._program(given), given)
+            graph = kind.recorded = kind.recorded or self._recorded(kind, given)
             if rule.worth(kind, graph.cost, self._expected):
                 graph.compile(rule)
                 stand = [tensor.detach() for tensor in before]
@@ -141,9 +143,12 @@ class Infer:
                     raise Uncapturable(f"the recorded call differs from eager by {apart:.1e}")
                 kind.graph, kind.choice = graph, rule.makes
         except Exception as error:  # noqa: BLE001 - of recording or of the compiler: eager serves
-            kind.choice, kind.reason = "eager", why(error)
-            refuse(kind.reason, self._said, "the call")
+            self._kinds.refuse(kind, why(error))
         return output
+
+    def _recorded(self, kind: Kind, given: Arguments) -> _Graph:
+        with self._kinds.surroundings.untouched(kind.state):
+            return _Graph(self._program(given), given)
 
     def _program(self, given: Arguments) -> Program:
         module = self.module
@@ -156,15 +161,15 @@ class Infer:
     @property
     def settled(self) -> bool:
         """Whether it is chosen what takes calls of every kind that came, and one did."""
-        kinds = self._kinds.values()
-        return self._rule is None or (bool(kinds) and all(kind.choice for kind in kinds))
+        chosen = [kind.choice for kind in self._kinds]
+        return self._rule is None or (bool(chosen) and all(chosen))
 
     def __explain__(self) -> Explanation:
         told = explain(self.module)
         rows, notes = getattr(told, "rows", ()), getattr(told, "notes", (str(told),))
         if self._rule is None:
             return Explanation(rows, (*notes, "engine eager: as asked"))
-        own = notes_of(self._rule.name, list(self._kinds.values()))
+        own = notes_of(self._rule.name, self._kinds)
         return Explanation(rows, (*notes, *own))
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from chimera.engine.surroundings import Surroundings
+from chimera.paths.hooks import any_hooks
+from chimera.paths.notice import ChimeraWarning
 from chimera.stack.each import Arguments
 
 
@@ -18,6 +22,7 @@ class Kind:
 
     Attributes:
         name: the shapes of its arguments, for people and files.
+        state: of the surroundings, in which it serves.
         calls: how many there were.
         graph: what takes such a call, once it serves.
         recorded: the same before it serves.
@@ -27,6 +32,7 @@ class Kind:
     """
 
     name: str = ""
+    state: int = 0
     calls: int = 0
     graph: Any = None
     recorded: Any = None
@@ -35,8 +41,58 @@ class Kind:
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
 
+class Kinds:
+    """The kinds of the calls of one step, as they come, and why some run eagerly.
+
+    Args:
+        what: ``"the step"`` or ``"the call"``, for people.
+        surroundings: what a recording holds for good.
+    """
+
+    def __init__(self, what: str, surroundings: Surroundings) -> None:
+        self._what, self.surroundings = what, surroundings
+        self._kinds: dict[Any, Kind] = {}
+        self._said: set[str] = set()
+        self._last: tuple[Any, Kind] | None = None
+
+    def __iter__(self) -> Iterator[Kind]:
+        """Each kind once, those that serve in the state that stands last."""
+        now = self.surroundings.standing
+        kinds = {id(kind): kind for kind in self._kinds.values()}.values()
+        return iter(sorted(kinds, key=lambda kind: kind.state == now))
+
+    def at(self, key: Any, given: Arguments, about: str = "") -> Kind:
+        """The kind of a call.
+
+        Args:
+            key: all that a recording depends on but Python's values.
+            given: its arguments.
+            about: said before the shapes of these.
+        """
+        key = key, self.surroundings.state()
+        if self._last is not None and self._last[0] == key:  # most often: no hash is needed
+            return self._last[1]
+        if key not in self._kinds:
+            kind = self._kinds[key] = Kind(about + name_of(given), key[1])
+            if key[1] < 0:
+                self.refuse(kind, self.surroundings.reason)
+        self._last = key, self._kinds[key]
+        return self._last[1]
+
+    def put(self, key: Any, kind: Kind) -> None:
+        """Let ``kind`` be that of calls with another key, too."""
+        self._kinds[key, kind.state], self._last = kind, None
+
+    def refuse(self, kind: Kind, reason: str) -> None:
+        """Leave a kind to eager, and say once why."""
+        kind.choice, kind.reason = "eager", reason
+        if reason not in self._said:
+            self._said.add(reason)
+            warnings.warn(f"{self._what} runs eagerly: {reason}", ChimeraWarning, stacklevel=6)
+
+
 def shapes_of(given: Arguments, own: Sequence[Tensor]) -> Any:
-    """What a recording depends on: shapes, strides, dtypes, devices, gradients, autocast."""
+    """What a recording depends on: shapes, strides, dtypes, devices, gradients, hooks, autocast."""
     shapes = tuple(
         (leaf.shape, *_memory(leaf)) if isinstance(leaf, Tensor) else repr(leaf)
         for leaf in given.leaves
@@ -44,7 +100,8 @@ def shapes_of(given: Arguments, own: Sequence[Tensor]) -> Any:
     state = tuple(_memory(tensor) for tensor in own)
     device = own[0].device.type if own else "cpu"
     cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return (given.shape, tuple(given.own), shapes, state, cast)
+    chosen = cast, torch.get_default_dtype(), any_hooks(own)
+    return (given.shape, tuple(given.own), shapes, state, chosen)
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
@@ -62,8 +119,9 @@ def name_of(given: Arguments) -> str:
     )
 
 
-def notes_of(engine: str, kinds: Sequence[Kind]) -> list[str]:
+def notes_of(engine: str, all_kinds: Iterable[Kind]) -> list[str]:
     """Whole sentences for ``explain``."""
+    kinds = list(all_kinds)
     fast = sum(kind.graph is not None for kind in kinds)
     notes = [f"engine {engine}: {fast} of {len(kinds)} kinds of call are recorded"]
     told = {"eager": "runs eagerly", "": "runs eagerly so far"}

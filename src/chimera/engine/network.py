@@ -6,8 +6,7 @@ order in which the network makes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -71,14 +70,14 @@ class Network:
             step: says nothing here.
 
         Raises:
-            Uncapturable: the network prints, or writes state.
+            Uncapturable: the network prints.
         """
         arguments = iter(moving)
         leaves = [next(arguments) if isinstance(x, Tensor) else x for x in self._given.leaves]
         inputs, options = self._given.rebuild(leaves)
         stand = dict(zip(self._names, tensors, strict=True))
         holder = _Called(self._module, self._call)
-        with silent(), _unwritten(self._module):
+        with silent():
             return functional_call(
                 holder, {f"module.{name}": t for name, t in stand.items()}, (inputs, options)
             )
@@ -94,31 +93,6 @@ class _Called(nn.Module):
     def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``call(module, args, kwargs)``."""
         return self._call(self.module, args, kwargs)
-
-
-@contextmanager
-def _unwritten(module: nn.Module) -> Iterator[None]:
-    """Put back what attributes the call wrote.
-
-    Raises:
-        Uncapturable: it wrote some.
-    """
-    parts = list(module.named_modules())
-    before = [dict(part.__dict__) for _, part in parts]
-    held = [{**part._buffers, **part._modules} for _, part in parts]
-    yield
-    wrote = ""
-    for (path, part), was, tensors in zip(parts, before, held, strict=True):
-        now = {**part._buffers, **part._modules}
-        changed = part.__dict__.keys() != was.keys() or any(
-            part.__dict__[name] is not value for name, value in was.items()
-        )
-        if changed or now.keys() != tensors.keys():
-            wrote = wrote or (path or "the module itself")
-            part.__dict__.clear()
-            part.__dict__.update(was)
-    if wrote:
-        raise Uncapturable(f"{wrote} writes state in forward")
 
 
 def named(module: nn.Module) -> list[tuple[str, Tensor]]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from chimera.draws.mode import Key
+from chimera.paths.hooks import any_hooks
 from chimera.stack.batched import Call, run_batched
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.group import Group
@@ -63,6 +64,8 @@ class Members:
         for group, _ in self._groups:
             _check(group, given)
         tensors = self.tensors()
+        if any_hooks(tensors):
+            raise Uncapturable("hooks of parameters are Python")
         self.trained = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
         self.buffers = [i for i, t in enumerate(tensors) if not isinstance(t, nn.Parameter)]
 

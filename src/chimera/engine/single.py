@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from chimera.build.inputs import Inputs
 from chimera.engine.choice import Rule
-from chimera.engine.fast import APART, refuse, why
+from chimera.engine.fast import APART, why
 from chimera.engine.graph import StepGraph
-from chimera.engine.kinds import Kind, name_of, notes_of, shapes_of
+from chimera.engine.kinds import Kind, Kinds, notes_of, shapes_of
 from chimera.engine.network import Call, Network, standing
+from chimera.engine.surroundings import around
 from chimera.engine.tensors import Tensors, relative
 from chimera.engine.update import fused
 from chimera.paths.nest import flatten
@@ -32,6 +33,7 @@ class Single:
     Args:
         module: the network.
         call: gives its loss.
+        loss: what ``call`` asks for it.
         optimizer: moves its parameters.
         hook: called with the loss before that.
         clip: the largest norm of all gradients; None for any.
@@ -42,6 +44,7 @@ class Single:
         self,
         module: nn.Module,
         call: Call,
+        loss: Any,
         optimizer: torch.optim.Optimizer,
         hook: Callable[[Tensor], None] | None,
         clip: float | None,
@@ -49,13 +52,7 @@ class Single:
     ) -> None:
         self._module, self._call, self._optimizer = module, call, optimizer
         self._hook, self._clip, self.rule = hook, clip, rule
-        self._kinds: dict[Any, Kind] = {}
-        self._said: set[str] = set()
-
-    @property
-    def kinds(self) -> list[Kind]:
-        """All kinds that came."""
-        return list(self._kinds.values())
+        self.kinds = Kinds("the step", around(module, {"loss": loss}))
 
     def take(self, given: Arguments, expected: int | None) -> Tensor:
         """One step; the loss, detached."""
@@ -63,7 +60,7 @@ class Single:
             return self._eagerly(given)
         own, modes = standing(self._module)
         key = shapes_of(given, own), modes
-        kind = self._kinds.setdefault(key, Kind(name_of(given)))
+        kind = self.kinds.at(key, given)
         kind.calls += 1
         if kind.graph is not None:
             return self._by(kind.graph, given, own)
@@ -110,10 +107,7 @@ class Single:
         draws = _draws()
         loss = self._gradients(given)
         try:
-            program = Network(self._module, self._call, given)
-            graph = kind.recorded = kind.recorded or StepGraph(
-                program, None, None, given, parted=True
-            )
+            graph = kind.recorded = kind.recorded or self._recorded(kind, given)
             if self.rule.worth(kind, graph.cost, expected):
                 graph.compile(self.rule.compiler())
                 with _rewound(draws):
@@ -122,11 +116,14 @@ class Single:
                     raise _Apart(f"the recorded step differs from eager by {apart:.1e}")
                 kind.graph, kind.choice = graph, self.rule.makes
         except Exception as error:  # noqa: BLE001 - of recording or of the compiler: eager serves
-            kind.choice = "eager"
-            kind.reason = str(error) if isinstance(error, _Apart) else why(error)
-            refuse(kind.reason, self._said, "the step")
+            self.kinds.refuse(kind, str(error) if isinstance(error, _Apart) else why(error))
         self._update(loss)
         return loss
+
+    def _recorded(self, kind: Kind, given: Arguments) -> StepGraph:
+        with self.kinds.surroundings.untouched(kind.state):
+            program = Network(self._module, self._call, given)
+            return StepGraph(program, None, None, given, parted=True)
 
     def _apart(
         self, graph: StepGraph, given: Arguments, before: Sequence[Tensor], loss: Tensor

@@ -30,6 +30,7 @@ from chimera.stack.stack import Stack
 
 Loss = Callable[..., Tensor]
 Hook = Callable[[Tensor], None]
+_STATES = "states of Python's values"
 Limit = float | Sequence[float] | Tensor | None
 
 
@@ -71,12 +72,12 @@ class TrainStep:
         if isinstance(module, Stack):
             self._loss = stacked_loss(loss)
             limit = None if clip is None else Clip(module, clip)
-            self._eager = Eager(module, self._loss_of, optimizer, before_update, limit)
+            self._eager = Eager(module, self._loss_of, loss, optimizer, before_update, limit)
             self._fast = None if rule is None else Fast(self._eager, rule)
         else:
             self._loss = loss
             most = None if clip is None else _one_limit(clip)
-            self._single = Single(module, self._loss_of, optimizer, before_update, most, rule)
+            self._single = Single(module, self._loss_of, loss, optimizer, before_update, most, rule)
 
     def __call__(self, inputs: Any, *targets: Any) -> Tensor:
         """Take one step; see ``take``."""
@@ -161,20 +162,24 @@ class TrainStep:
         if parts:
             return all(parts)
         kinds = self._fast.kinds if self._fast is not None else self._single.kinds
-        return bool(kinds) and all(kind.choice for kind in kinds)
+        chosen = [kind.choice for kind in kinds]
+        return bool(chosen) and all(chosen)
 
     @property
     def choices(self) -> dict[str, str]:
         """What takes the steps, by the shapes of their arguments; what is open is left out."""
-        kinds = [] if self._fast is None else self._fast.kinds
+        kinds = [] if self._fast is None else list(self._fast.kinds)
         parts = {c.name: c.choice for c in self._chunks.values() if c is not None}
-        return {kind.name: kind.choice for kind in kinds if kind.choice} | parts
+        chosen = {kind.name: kind.choice for kind in kinds if kind.choice} | parts
+        states = 1 if self._fast is None else self._eager.surroundings.count
+        return chosen | ({_STATES: str(states)} if states > 1 else {})
 
     def prefer(self, choices: Mapping[str, str]) -> None:
         """Choose what another step like this one chose, so that a run goes on as it began."""
-        self._preferred = dict(choices)
+        self._preferred = {name: choice for name, choice in choices.items() if name != _STATES}
         if self._fast is not None:
-            self._fast.prefer(choices)
+            self._fast.prefer(self._preferred)
+            self._eager.surroundings.earlier = int(choices.get(_STATES, 1)) - 1
 
     def __explain__(self) -> Explanation:
         if not isinstance(self.module, Stack):

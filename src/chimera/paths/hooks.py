@@ -1,11 +1,18 @@
 """The hooks of a tensor or a module: torch's names for them are reached here alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
 
 _OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_OF_TENSOR = attrgetter("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+def any_hooks(tensors: Iterable[Tensor]) -> bool:
+    """Whether a gradient that reaches one of the tensors fires a hook."""
+    return any(map(any, map(_OF_TENSOR, tensors)))
 
 
 def has_hooks(tensor: Tensor) -> bool:
@@ -13,9 +20,14 @@ def has_hooks(tensor: Tensor) -> bool:
     return bool(tensor._backward_hooks) or bool(tensor._post_accumulate_grad_hooks)
 
 
+def hook_tables(module: nn.Module) -> list[dict[int, Any]]:
+    """Where the hooks stand that a call of ``module``, or its backward pass, fires; by number."""
+    return [table for name in _OF_MODULES if (table := module.__dict__.get(name)) is not None]
+
+
 def hooks_of(module: nn.Module) -> Iterator[dict[int, Any]]:
-    """The tables of the hooks that a call of ``module``, or its backward pass, fires; by number."""
-    return (table for name in _OF_MODULES if (table := module.__dict__.get(name)))
+    """Those of ``hook_tables`` in which hooks stand."""
+    return (table for table in hook_tables(module) if table)
 
 
 def is_hooked(module: nn.Module) -> bool:

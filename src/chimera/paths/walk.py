@@ -5,6 +5,7 @@ A path is a module's dotted name inside its root, as in ``named_modules()``; the
 
 import difflib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import nn
 
@@ -44,3 +45,8 @@ def unknown(path: object, known: Iterable[str], what: str = "module") -> KeyErro
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     told = f"near it: {', '.join(near)}" if near else f"there are: {', '.join(names[:5])}{more}"
     return KeyError(f"there is no {what} {path!r}; {told}")
+
+
+def registered(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Where ``module`` itself keeps its children, parameters and buffers."""
+    return module._modules, module._parameters, module._buffers
