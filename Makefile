@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 PYTEST := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check tests test-long test-torch shapes recall zoo docs docs-outputs format build clean
+.PHONY: help install demo test check tests test-long test-torch shapes recall phrasings zoo docs docs-outputs format build clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,9 @@ shapes: $(INSTALLED) ## the tests with every annotated shape checked at run time
 
 recall: $(INSTALLED) ## plant every check rule's mistake into clean networks; writes the table
 	$(BIN)/python tests/check/recall.py
+
+phrasings: $(INSTALLED) ## look at every check rule's mistake in other words; writes the table
+	$(BIN)/python tests/check/phrased.py
 
 ZOO_VENV := .venv-zoo
 ZOO_INSTALLED := $(ZOO_VENV)/.installed

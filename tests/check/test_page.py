@@ -25,6 +25,5 @@ def test_a_page_is_current(name: str) -> None:
 
 
 def test_no_page_is_left_of_a_rule_that_is_gone() -> None:
-    assert {path.name for path in PAGES.iterdir()} - {"false-alarms.md", "recall.md"} == set(
-        EXPECTED
-    )
+    measured = {"false-alarms.md", "phrasings.md", "recall.md"}
+    assert {path.name for path in PAGES.iterdir()} - measured == set(EXPECTED)

@@ -13,7 +13,7 @@ from torch import nn
 from chimera.build.construct import construct_without_data
 from chimera.build.inputs import Inputs, as_specified
 from chimera.check.attributes import classes_restored
-from chimera.check.context import Context, blamed, not_started
+from chimera.check.context import Context, blamed, hidden, not_started
 from chimera.check.finding import Finding, in_order
 from chimera.check.ignore import ignored
 from chimera.check.rule import Rule, all_rules
@@ -71,11 +71,12 @@ def check(
 
 def looked(context: Context, left_out: Iterable[str] = ()) -> list[Finding]:
     """What the rules find, but for those named in ``left_out``, the worst first."""
+    hides = [hidden(module) for _, module in context.modules]
     with classes_restored(context.uses), _modes_restored(), _seldom_collected():
         found = [
             finding
             for name, rule in all_rules().items()
-            if name not in left_out
+            if name not in left_out and (name == _CLASHES or not any(hides))
             for finding in _of(rule, context)
             if not ignored(finding, context)
         ]
@@ -116,6 +117,9 @@ def _seldom_collected() -> Iterator[None]:
 
 _OBJECTS = 100_000
 """As many more must there be before a search."""
+
+_CLASHES = "clashing-name"
+"""The one rule for a network of which methods of nn.Module are hidden."""
 
 _CONSTRUCTOR = "constructor-fails"
 

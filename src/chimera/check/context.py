@@ -11,6 +11,7 @@ from torch import nn
 
 from chimera.build.inputs import Inputs
 from chimera.build.trial import Trial, try_shapes
+from chimera.check.batch import passing
 from chimera.check.experiment import LARGEST, Experiment, count, made
 from chimera.check.source import ClassSource, Method, Sources, users
 from chimera.paths.walk import every_path, join
@@ -30,6 +31,8 @@ class Context:
         failure: what the run without data raised, once it was asked for.
         factory: what makes the network, where it was given as that.
         refused: what its constructor raised, where it did.
+        only: the one size of the batch with which the network runs, though the specification
+            leaves it free; 0 where there is no such, or nothing has run.
         tried: what a run of the network without data has shown, where there was one.
     """
 
@@ -41,6 +44,7 @@ class Context:
     failure: Exception | None = None
     factory: Callable[[], nn.Module] | None = None
     refused: Exception | None = None
+    only: int = 0
     tried: Trial | None = None
     _reached: dict[tuple[type, str], list[Method]] = field(default_factory=dict, repr=False)
 
@@ -84,8 +88,22 @@ class Context:
             try:
                 return try_shapes(self.root, self.spec)
             except Exception as error:  # noqa: BLE001 - any error of a user's forward
-                self.failure = error
-                return None
+                self.only, found = passing(self.root, self.spec, error, self._written())
+                self.failure = error if found is None else None
+                return found
+
+    def _written(self) -> set[int]:
+        """The whole numbers in the code of the network, and among its attributes."""
+        found = {
+            node.value
+            for _, method in self.running()
+            for node in ast.walk(method.node)
+            if isinstance(node, ast.Constant) and type(node.value) is int
+        }
+        for _, module in self.modules:
+            if users(type(module)):
+                found |= {value for value in vars(module).values() if type(value) is int}
+        return found
 
     @cached_property
     def experiment(self) -> Experiment | None:
@@ -165,11 +183,24 @@ def not_started(root: nn.Module) -> list[tuple[str, nn.Module]]:
         if "_modules" not in vars(module):
             found.append((path, module))
             return
-        for name, child in module.named_children():
-            walk(join(path, name), child)
+        for name, child in module._modules.items():
+            if child is not None:
+                walk(join(path, name), child)
 
     walk("", root)
     return found
+
+
+WALKS = frozenset(
+    ("parameters", "named_parameters", "buffers", "named_buffers", "children", "named_children")
+) | {"modules", "named_modules", "state_dict", "load_state_dict", "train", "eval", "apply", "to"}
+"""Methods of nn.Module without which nothing can be looked at, built or run."""
+
+
+def hidden(module: nn.Module) -> list[str]:
+    """The methods among ``WALKS`` that an attribute of ``module`` hides."""
+    own = vars(module)
+    return [name for name in own if name in WALKS and not callable(own[name])]
 
 
 def blamed(error: BaseException) -> tuple[str | None, int | None]:

@@ -80,7 +80,7 @@ def _of_value(value: Value) -> Last | None:
     if op.name in ("clamp", "clamp_", "clip"):
         least, most = op.argument("min", 1), op.argument("max", 2)
         name = "relu" if least == 0 and most is None else None
-    name = name or _by_hand(op)
+    name = name or _by_hand(op) or _by_tanh(value)
     return Last(name, op.path, op.file, op.line) if name is not None else None
 
 
@@ -105,6 +105,31 @@ def _by_hand(op: Op) -> str | None:
         inner = made.inputs[0]
         return "sigmoid" if _is_of(inner, "exp") and above in (None, inner) else None
     return "softmax" if made.name == "sum" and above is made.inputs[0] else None
+
+
+def _by_tanh(value: Value) -> str | None:
+    """The sigmoid that ``0.5 * (1 + tanh(x / 2))`` is: from 0 to 1, wherever the numbers stand."""
+    scale, shift, op = 1.0, 0.0, value.maker
+    while op is not None and op.name.removesuffix("_") in _AFFINE and len(op.inputs) == 1:
+        number, name = op.args[1] if len(op.args) > 1 else op.argument("other", 1), op.name
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            return None
+        if set(op.kwargs) - {"other"} or (name.startswith("div") and not number):
+            return None
+        factor, term = _AFFINE[name.removesuffix("_")](number)
+        scale, shift = scale * factor, shift + scale * term
+        op = op.inputs[0].maker
+    tanh = op is not None and op.name in ("tanh", "tanh_")
+    return "sigmoid" if tanh and (scale, shift) == (0.5, 0.5) else None
+
+
+_AFFINE: dict[str, Callable[[float], tuple[float, float]]] = {
+    "mul": lambda number: (number, 0.0),
+    "div": lambda number: (1 / number, 0.0),
+    "add": lambda number: (1.0, number),
+    "sub": lambda number: (1.0, -number),
+}
+"""An operation with a number as a factor and a term."""
 
 
 def _is_of(value: Value, name: str) -> bool:

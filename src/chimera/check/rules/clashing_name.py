@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import nn
 
-from chimera.check.context import Context, blamed
+from chimera.check.context import Context, blamed, hidden
 from chimera.check.finding import Severity
 from chimera.check.rule import Place, Rule
 from chimera.paths.structure import own_attributes
@@ -105,8 +105,11 @@ def _clashes(module: nn.Module) -> Iterator[tuple[str, str, Severity]]:
     for name, value in own_attributes(module).items():
         taken = callable(getattr(nn.Module, name, None)) and not name.startswith("__")
         if taken and not callable(value):
-            kind = type(value).__name__
-            yield name, f"is a method of nn.Module, which this {kind} hides", "warning"
+            said = f"is a method of nn.Module, which this {type(value).__name__} hides"
+            if name in hidden(module):
+                yield name, f"{said}: nothing else can be looked at, built or trained", "error"
+            else:
+                yield name, said, "warning"
 
 
 RULE = Rule(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from chimera.check.context import Context
 from chimera.check.rule import Place, Rule
+from chimera.check.source import ClassSource
 
 _CLIPS = ("clip_grad_norm_", "clip_grads_with_norm_", "get_total_norm")
 
@@ -15,15 +16,13 @@ def find(context: Context) -> Iterable[Place]:
         if source.file is None or source.file.path in seen:
             continue
         seen.add(source.file.path)
-        for scope in source.file.scopes():
-            stacks = {
-                ast.unparse(target)
-                for node in _nodes(scope)
-                if isinstance(node, ast.Assign) and _is_stack(node.value)
-                for target in node.targets
-            }
+        scopes = list(source.file.scopes())
+        # What is set on an object in one method is read in another.
+        kept = {name for scope in scopes for name in _stacks(scope) if "." in name}
+        for scope in scopes:
+            stacks = kept | _stacks(scope)
             for node in _nodes(scope):
-                if isinstance(node, ast.Call) and node.args and _name(node.func) in _CLIPS:
+                if isinstance(node, ast.Call) and node.args and _clips(node.func, source):
                     named = {
                         ast.unparse(n)
                         for n in ast.walk(node.args[0])
@@ -36,6 +35,21 @@ def find(context: Context) -> Iterable[Place]:
                             source.file.path,
                             node.lineno,
                         )
+
+
+def _stacks(scope: list[ast.stmt]) -> set[str]:
+    """The names of stacks, and of lists of their parameters."""
+    found: set[str] = set()
+    assigned = [node for node in _nodes(scope) if isinstance(node, ast.Assign)]
+    for node in sorted(assigned, key=lambda node: node.lineno):
+        if _is_stack(node.value) or any(
+            isinstance(part, ast.Attribute)
+            and part.attr == "parameters"
+            and ast.unparse(part.value) in found
+            for part in ast.walk(node.value)
+        ):
+            found |= {ast.unparse(target) for target in node.targets}
+    return found
 
 
 def _nodes(scope: list[ast.stmt]) -> Iterator[ast.AST]:
@@ -52,8 +66,11 @@ def _is_stack(value: ast.expr) -> bool:
     )
 
 
-def _name(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else ast.unparse(function)
+def _clips(function: ast.expr, source: ClassSource) -> bool:
+    """Whether a function is one that clips, under its own name or another."""
+    name = function.attr if isinstance(function, ast.Attribute) else ast.unparse(function)
+    known = (method.resolve(function) for method in source.methods.values())
+    return name in _CLIPS or any(getattr(one, "__name__", None) in _CLIPS for one in known)
 
 
 RULE = Rule(

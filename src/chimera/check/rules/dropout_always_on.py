@@ -1,7 +1,7 @@
 """Functional dropout that does not know whether the network is trained."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import nn
 from torch.nn import functional
@@ -50,8 +50,9 @@ def find(context: Context) -> Iterable[Place]:
 def _written(context: Context) -> Iterable[Place]:
     """The calls in the methods that run."""
     for path, method in context.running():
+        guarded = _guarded(method.node, method.is_me)
         for node in ast.walk(method.node):
-            if not isinstance(node, ast.Call):
+            if not isinstance(node, ast.Call) or node in guarded:
                 continue
             function = method.resolve(node.func)
             called = ast.unparse(node.func)
@@ -78,6 +79,40 @@ def _written(context: Context) -> Iterable[Place]:
                         severity="warning",
                         mend="Write dropout_p=p if self.training else 0.0.",
                     )
+
+
+def _guarded(node: ast.AST, is_me: Callable[[ast.expr], bool]) -> set[ast.AST]:
+    """What runs in training only, by an ``if`` or what stands for one."""
+
+    def asks(test: ast.expr) -> bool:
+        """Whether the test is false in evaluation."""
+        if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+            return any(map(asks, test.values))
+        return isinstance(test, ast.Attribute) and test.attr == "training" and is_me(test.value)
+
+    def refuses(test: ast.expr) -> bool:
+        """Whether the test is true in evaluation."""
+        return isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) and asks(test.operand)
+
+    found: set[ast.AST] = set()
+    for part in ast.walk(node):
+        inside: list[ast.AST] = []
+        if isinstance(part, ast.If | ast.IfExp):
+            body = part.body if isinstance(part.body, list) else [part.body]
+            otherwise = part.orelse if isinstance(part.orelse, list) else [part.orelse]
+            if asks(part.test):
+                inside += body
+            elif refuses(part.test):
+                inside += otherwise
+        for block in ("body", "orelse", "finalbody"):
+            statements = getattr(part, block, ())
+            after = statements if isinstance(statements, list) else ()
+            for i, statement in enumerate(after):
+                left = isinstance(statement, ast.If) and refuses(statement.test)
+                if left and isinstance(statement.body[-1], ast.Return | ast.Raise):
+                    inside += after[i + 1 :]
+        found |= {below for top in inside for below in ast.walk(top)}
+    return found
 
 
 def _argument(call: ast.Call, name: str, position: int) -> ast.expr | None:

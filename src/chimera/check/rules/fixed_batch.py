@@ -11,6 +11,8 @@ from chimera.check.tape import Tape
 def find(context: Context) -> Iterable[Place]:
     experiment = context.experiment
     if experiment is None or experiment.evaluation is None or experiment.rows < 2:
+        if context.only:
+            yield Place("", f"only batches of {context.only} pass", severity="error")
         return
     rows = experiment.rows
     tape, error = experiment.with_rows(rows + 1)
@@ -28,7 +30,7 @@ def find(context: Context) -> Iterable[Place]:
         + str(error).splitlines()[0],
         file,
         line,
-        None if experiment.batched else "info",
+        "error" if context.only else None if experiment.batched else "info",
     )
 
 

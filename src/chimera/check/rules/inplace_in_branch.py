@@ -1,8 +1,10 @@
 """An in-place operation at the start of a residual branch."""
 
+import ast
 from collections.abc import Iterable
 
 from chimera.check.context import Context
+from chimera.check.inplace import changed_by
 from chimera.check.operations import Op, Visit
 from chimera.check.rule import Place, Rule
 from chimera.check.tape import Tape
@@ -11,6 +13,14 @@ _SUMS = frozenset(("add", "add_", "sub", "mul", "cat", "concat", "__radd__"))
 
 
 def find(context: Context) -> Iterable[Place]:
+    found = [*_by_calls(context)]
+    yield from found
+    lines = {(place.file, place.line) for place in found}
+    yield from (p for p in _in_own_code(context) if (p.file, p.line) not in lines)
+
+
+def _by_calls(context: Context) -> Iterable[Place]:
+    """Branches that are modules, as a run shows them."""
     experiment = context.experiment
     if experiment is None or experiment.training is None:
         return
@@ -33,6 +43,67 @@ def find(context: Context) -> Iterable[Place]:
                         mend="Write inplace=False there.",
                     )
                     break
+
+
+def _in_own_code(context: Context) -> Iterable[Place]:
+    """A tensor that a forward changes in place on the way into a branch, and adds by another name
+    or by its old one: ``out = self.relu(x)``, then ``out + x``."""
+    seen: set[int] = set()
+    for path, module in context.modules:
+        method = context.sources.method(type(module), "forward")
+        if method is None or id(method.node) in seen:
+            continue
+        seen.add(id(method.node))
+        meant = {name: name for name in method.inputs}
+        changed: dict[str, ast.Call] = {}
+        for statement in method.node.body:
+            for part in ast.walk(statement):
+                if not isinstance(part, ast.BinOp | ast.AugAssign):
+                    continue
+                for name in _summed(part):
+                    call = changed.pop(meant.get(name, ""), None)
+                    if call is not None:
+                        yield Place(
+                            path,
+                            f"{ast.unparse(call)} works in place: `{name}`, which "
+                            f"{ast.unparse(part)} reads afterwards, is changed by it",
+                            method.file.path,
+                            part.lineno,
+                            mend="Write inplace=False there, or F.relu for F.relu_.",
+                        )
+            target, value = _named(statement)
+            if target is None or value is None:
+                continue
+            for part in ast.walk(value):
+                given = changed_by(part, method, module)
+                # What is changed and keeps its name is meant to be changed.
+                named = given is not None and (given != target or part is not value)
+                if given in meant and named and isinstance(part, ast.Call):
+                    old = meant[given]
+                    if any(meant[other] == old for other in meant if other != target):
+                        changed[old] = part
+            same = meant.get(value.id) if isinstance(value, ast.Name) else None
+            meant[target] = same or f"{target} of line {statement.lineno}"
+
+
+def _named(statement: ast.stmt) -> tuple[str | None, ast.expr | None]:
+    """The one name that a statement sets, and to what."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        target = statement.targets[0]
+        if isinstance(target, ast.Name):
+            return target.id, statement.value
+    return None, None
+
+
+def _summed(node: ast.BinOp | ast.AugAssign) -> list[str]:
+    """The names that a sum of two tensors reads."""
+    parts: list[ast.expr]
+    parts = [node.left, node.right] if isinstance(node, ast.BinOp) else [node.target, node.value]
+    if not isinstance(node.op, ast.Add | ast.Sub):
+        return []
+    if any(isinstance(part, ast.Constant) for part in parts):
+        return []
+    return [part.id for part in parts if isinstance(part, ast.Name)]
 
 
 def _read_again(tape: Tape, visit: Visit, op: Op) -> Op | None:

@@ -3,9 +3,10 @@
 import ast
 from collections.abc import Iterable, Iterator
 
-from torch import Tensor, nn
+from torch import nn
 
 from chimera.check.context import Context
+from chimera.check.inplace import base, changed_by
 from chimera.check.rule import Place, Rule
 from chimera.check.source import Method
 
@@ -92,12 +93,12 @@ class _Follow:
                 continue
             yield from self._calls(statement, mine)
             if isinstance(statement, ast.AugAssign):
-                name = _base(statement.target)
+                name = base(statement.target)
                 if name in mine:
                     yield statement, name
             for target, value in _assignments(statement):
                 if isinstance(target, ast.Subscript):
-                    name = _base(target)
+                    name = base(target)
                     if name in mine:
                         yield statement, name
                 elif isinstance(target, ast.Name):
@@ -130,35 +131,9 @@ class _Follow:
 
     def _calls(self, node: ast.AST, mine: set[str]) -> Iterator[tuple[ast.Call, str]]:
         for call in _decided(node):
-            if not (
-                isinstance(call, ast.Call) and isinstance(call.func, (ast.Attribute, ast.Name))
-            ):
-                continue
-            name = _base(call.func.value) if isinstance(call.func, ast.Attribute) else None
-            if name in mine and _is_inplace_method(call.func):
+            name = changed_by(call, self.method, self.module)
+            if isinstance(call, ast.Call) and name in mine:
                 yield call, name
-                continue
-            first = call.args[0] if call.args else None
-            if isinstance(first, ast.Name) and first.id in mine and self._is_inplace(call):
-                yield call, first.id
-
-    def _is_inplace(self, call: ast.Call) -> bool:
-        """Whether a call changes its first argument: a layer or function with ``inplace=True``."""
-        for keyword in call.keywords:
-            if keyword.arg == "inplace" and isinstance(keyword.value, ast.Constant):
-                return keyword.value.value is True
-        name = self.method.attribute(call.func)
-        if name is None:
-            # torch.relu_(x), F.relu_(x)
-            called = str(getattr(self.method.resolve(call.func), "__name__", ""))
-            return called.endswith("_") and not called.endswith("__") and hasattr(Tensor, called)
-        try:
-            layer = self.module.get_submodule(name)
-        except AttributeError:
-            return False
-        if isinstance(layer, nn.Sequential) and len(layer):
-            layer = layer[0]
-        return vars(layer).get("inplace") is True
 
 
 def _asks_for_inplace(test: ast.AST) -> bool:
@@ -175,20 +150,6 @@ def _decided(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     for child in ast.iter_child_nodes(node):
         yield from _decided(child)
-
-
-def _base(node: ast.AST) -> str | None:
-    """``"x"`` for ``x`` and for ``x[...]``."""
-    while isinstance(node, ast.Subscript):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def _is_inplace_method(function: ast.AST) -> bool:
-    if not isinstance(function, ast.Attribute):
-        return False
-    name = function.attr
-    return name.endswith("_") and not name.endswith("__") and hasattr(Tensor, name)
 
 
 def _assignments(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr | None]]:

@@ -1,6 +1,8 @@
 """Layers whose axes are not those of what they are given."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, permutations
+from operator import mul
 
 from torch import nn
 
@@ -39,13 +41,7 @@ def _cut_view(op: Op) -> Iterator[tuple[Op, str, Severity | None, str]]:
     if op.name not in ("view", "reshape") or not op.outputs:
         return
     before, after = op.inputs[0].shape, op.outputs[0].shape
-    large = [size for size in before if size > 1]
-    if (
-        before != after
-        and sorted(before) == sorted(after)
-        and [size for size in after if size > 1] != large
-        and len(set(large)) == len(large)
-    ):
+    if exchanged(before, after) or exchanged(after, before):
         yield (
             op,
             f"{op.name} from {list(before)} to {list(after)} does not exchange the axes: it cuts "
@@ -53,6 +49,23 @@ def _cut_view(op: Op) -> Iterator[tuple[Op, str, Severity | None, str]]:
             None,
             "Use transpose or permute.",
         )
+
+
+def exchanged(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether ``after`` are the sizes that axes of ``before`` have in another order, some of them
+    joined, and are no joining or cutting of axes where they stand."""
+    old, new = ([size for size in shape if size > 1] for shape in (before, after))
+    if not len(new) <= len(old) <= _MANY or _edges(new) <= _edges(old) or len(set(old)) == 1:
+        return False
+    return any(_edges(new) <= _edges(order) for order in permutations(old))
+
+
+_MANY = 6
+
+
+def _edges(sizes: Sequence[int]) -> set[int]:
+    """Where each axis ends, in the order of the numbers."""
+    return set(accumulate(sizes, mul))
 
 
 def _dropped(op: Op, tape: Tape) -> Iterator[tuple[Op, str, Severity | None, str]]:

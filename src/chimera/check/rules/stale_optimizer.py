@@ -25,9 +25,18 @@ def find(context: Context) -> Iterable[Place]:
 
 
 def _replaced(body: list[ast.stmt]) -> Iterator[tuple[str, ast.Assign]]:
-    """The assignments of new layers to a network, in the code behind its optimizer."""
+    """The assignments of new layers to a network, in the code behind its optimizer, which neither
+    is made anew after them nor is given them."""
     trained: set[str] = set()
+    waiting: dict[ast.Assign, str] = {}
     for statement in _in_order(body):
+        if isinstance(statement, ast.Expr) and "add_param_group" in ast.unparse(statement):
+            told = ast.unparse(statement)
+            waiting = {
+                node: net
+                for node, net in waiting.items()
+                if not any(ast.unparse(target) in told for target in node.targets)
+            }
         if not isinstance(statement, ast.Assign):
             continue
         for target in statement.targets:
@@ -35,11 +44,14 @@ def _replaced(body: list[ast.stmt]) -> Iterator[tuple[str, ast.Assign]]:
             if owners and isinstance(statement.value, ast.Call):
                 called = ast.unparse(statement.value.func)
                 if called.startswith("nn.") or ".nn." in called:
-                    yield owners[0], statement
+                    waiting[statement] = owners[0]
         trained -= {ast.unparse(target) for target in statement.targets}
         value = statement.value
         if isinstance(value, ast.Call) and "optim" in ast.unparse(value.func).lower():
-            trained |= {name for argument in value.args for name in _networks(argument)}
+            anew = {name for argument in value.args for name in _networks(argument)}
+            waiting = {node: net for node, net in waiting.items() if net not in anew}
+            trained |= anew
+    yield from ((net, statement) for statement, net in waiting.items())
 
 
 def _in_order(body: list[ast.stmt]) -> Iterator[ast.stmt]:

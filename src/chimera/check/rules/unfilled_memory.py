@@ -70,7 +70,9 @@ def _is_empty(method: Method, value: ast.expr, empties: set[str]) -> bool:
     if not isinstance(value, ast.Call):
         return isinstance(value, ast.Name) and value.id in empties
     maker = method.resolve(value.func)
-    if maker is torch.empty:
+    if maker in (torch.empty, torch.empty_like, torch.empty_strided):
+        return True
+    if maker is None and isinstance(value.func, ast.Attribute) and value.func.attr == "new_empty":
         return True
     sizes = [a for a in value.args if not isinstance(a, (ast.List, ast.Tuple))]
     return maker in (torch.Tensor, torch.FloatTensor) and len(sizes) == len(value.args) > 0
@@ -121,8 +123,8 @@ def _writes(attribute: str, node: ast.AST) -> bool:
 RULE = Rule(
     name="unfilled-memory",
     severity="error",
-    what="A parameter or buffer made by torch.empty or torch.Tensor(sizes) that no method of its "
-    "class fills.",
+    what="A parameter or buffer made by torch.empty, empty_like or torch.Tensor(sizes) that no "
+    "method of its class fills.",
     why="It holds whatever stood there before: other numbers in every process, huge or NaN at "
     "times, and none that a seed repeats.",
     mend="Fill it: nn.init.kaiming_uniform_(self.weight), or make it of torch.zeros or randn.",
