@@ -167,3 +167,29 @@ def test_short_figures_are_near(number) -> None:
     scale = 1000 ** ("kMGTPE".index(text[-1]) + 1) if text[-1].isalpha() else 1
     assert len(text) <= 5
     assert float(text.rstrip("kMGTPE")) * scale == pytest.approx(number, rel=6e-3)
+
+
+def test_outputs_are_told_apart():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 2), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return {"mean": self.a(x), "more": (self.b(x), x)}
+
+    cells = ch.summary(Two(), ch.spec(2, 4)).flow.cells
+    assert [cell.name for cell in cells if cell.kind == "output"] == [
+        "output['mean']",
+        "output['more'][0]",
+        "output['more'][1]",
+    ]
+
+
+def test_an_operation_may_be_called_as_an_output_is():
+    class Net(nn.Module):
+        def forward(self, x):
+            return torch.sigmoid(x)
+
+    cells = ch.summary(Net(), ch.spec(2, 4)).flow.cells
+    assert [(cell.name, cell.kind) for cell in cells][-1] == ("output", "output")

@@ -10,6 +10,7 @@ from torch import nn
 from chimera.build.construct import Factory, check_factory, construct, construct_without_data
 from chimera.build.datafree import is_uninitialized
 from chimera.build.inputs import Inputs, as_specified
+from chimera.build.modes import modes_restored
 from chimera.build.spec import Spec
 from chimera.build.trial import as_example, try_example, try_shapes
 from chimera.paths.nest import map_leaves
@@ -82,6 +83,7 @@ class Shapes:
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
+@modes_restored()
 def shapes(module_or_factory: nn.Module | Factory, spec: Any = None, example: Any = None) -> Shapes:
     """The shapes of every module's inputs and output, and its count of parameters.
 

@@ -15,6 +15,7 @@ from chimera.build.datafree import DataFree, is_uninitialized
 from chimera.build.inputs import Inputs, as_inputs
 from chimera.build.lazy import initialize, is_lazy, waiting
 from chimera.build.makers import INPUT, made_by, makers, pass_on
+from chimera.build.modes import modes_restored
 from chimera.build.record import Call, Recorder, specified
 from chimera.build.spec import Spec, resolutions
 from chimera.build.twin import replica, twin
@@ -185,6 +186,7 @@ class _Run:
         with ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             stack.enter_context(forked(derive(0, "trial")))
+            stack.enter_context(modes_restored())
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             for mode in modes:

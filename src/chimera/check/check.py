@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from chimera.build.construct import construct_without_data
 from chimera.build.inputs import Inputs, as_specified
+from chimera.build.modes import modes_restored
 from chimera.check.attributes import classes_restored
 from chimera.check.context import Context, blamed, hidden, not_started
 from chimera.check.finding import Finding, in_order
@@ -60,7 +60,7 @@ def check(
             f"got {loss!r:.60}"
         )
     inputs = None if spec is None else as_specified(spec)
-    with _modes_restored():
+    with modes_restored():
         context, failure = _context(module, inputs, loss)
         found = looked(context, left_out)
     explained = any(finding.severity == "error" for finding in found)
@@ -72,7 +72,7 @@ def check(
 def looked(context: Context, left_out: Iterable[str] = ()) -> list[Finding]:
     """What the rules find, but for those named in ``left_out``, the worst first."""
     hides = [hidden(module) for _, module in context.modules]
-    with classes_restored(context.uses), _modes_restored(), _seldom_collected():
+    with classes_restored(context.uses), modes_restored(), _seldom_collected():
         found = [
             finding
             for name, rule in all_rules().items()
@@ -90,17 +90,6 @@ def _of(rule: Rule, context: Context) -> Iterator[Finding]:
     except Exception as error:
         error.add_note(f'in the check rule {rule.name}: ignore=["{rule.name}"] leaves it out')
         raise
-
-
-@contextmanager
-def _modes_restored() -> Iterator[None]:
-    """Put back the modes of torch that a constructor or a forward changes for good."""
-    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from chimera.build.builder import build
 from chimera.build.inputs import Inputs, as_specified
+from chimera.build.modes import modes_restored
 from chimera.build.spec import Spec
 from chimera.build.trial import try_shapes
 from chimera.build.twin import replica
@@ -75,6 +76,7 @@ class Contract:
         return "\n".join(map(str, self.duties))
 
 
+@modes_restored()
 def contract(module: nn.Module | Callable[[], nn.Module], spec: Any) -> Contract:
     """Look whether a module keeps the contract of modules, duty by duty.
 

@@ -1,11 +1,13 @@
 """What mends an operation of torch whose inputs do not fit each other: for notes on errors."""
 
+from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from chimera.paths.beside import mask_misfit
+from chimera.paths.indexing import einsum_misfit, gather_misfit, index_misfit, value_misfit
 from chimera.paths.losses import loss_misfit
 
 
@@ -18,6 +20,20 @@ def misfit(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | No
         if name.startswith("rm"):
             first, second = second, first
         return _product(name, first, second)
+    if name in ("getitem", "setitem") and len(args) > 1 and isinstance(args[0], Tensor):
+        return index_misfit(*args) if len(args) == 2 else value_misfit(*args[:3])
+    if name == "einsum":
+        return einsum_misfit(args) or _dtypes(_operands(args))
+    if name in _GATHERS and tensors and len(given) > 2:
+        order = (0, 2, 1) if name == "take_along_dim" else (0, 1, 2)
+        tensor, dim, index = (given[place] for place in order)
+        return gather_misfit(name, tensor, dim, index)
+    if name == "linear" and len(tensors) > 1:
+        return _linear(*tensors[:2])
+    if name in ("addmm", "baddbmm", "addmv", "addbmm") and len(tensors) > 2:
+        return _product(name, *tensors[1:3])
+    if name == "where" and len(tensors) > 1:
+        return next(filter(None, (_elementwise(a, b) for a, b in combinations(tensors, 2))), None)
     if name in _JOINS and given and isinstance(given[0], (tuple, list)):
         parts = [part for part in given[0] if isinstance(part, Tensor)]
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
@@ -34,6 +50,7 @@ def misfit(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | No
     return loss_misfit(name, *tensors[:2]) if len(tensors) > 1 else None
 
 
+_GATHERS = {"gather", "scatter", "scatter_", "index_select", "take_along_dim", "scatter_add"}
 _PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "mv"}
 _JOINS = {"cat", "concat", "concatenate", "stack"}
 _VIEWS = {"view", "reshape"}
@@ -49,8 +66,8 @@ def _product(name: str, first: Tensor, second: Tensor) -> str | None:
     if first.dtype != second.dtype:
         return _cast(first, second)
     axis = -2 if second.dim() > 1 else -1
-    if name == "bmm" and not first.dim() == second.dim() == 3:
-        return f"give bmm 3 axes each; {first.dim()} and {second.dim()} came; @ takes any"
+    if name in ("bmm", "baddbmm") and not first.dim() == second.dim() == 3:
+        return f"give {name} 3 axes each; {first.dim()} and {second.dim()} came; @ takes any"
     if first.shape[-1] == second.shape[axis]:
         return None
     where = "last axis but one" if second.dim() > 1 else "axis"
@@ -61,6 +78,15 @@ def _product(name: str, first: Tensor, second: Tensor) -> str | None:
     if second.dim() > 1 and first.shape[-1] == second.shape[-1]:
         text += "; the second transposed would fit: .mT"
     return text
+
+
+def _linear(given: Tensor, weight: Tensor) -> str | None:
+    if given.dtype != weight.dtype:
+        return _cast(given, weight)
+    came, wanted = given.shape[-1:], weight.shape[-1:]
+    if came == wanted:
+        return None
+    return f"the input's last axis, {list(came)}, and the weight's, {list(wanted)}, must be equal"
 
 
 def _join(name: str, parts: list[Tensor], dim: int) -> str | None:
@@ -111,6 +137,16 @@ def _elementwise(first: Tensor, second: Tensor) -> str | None:
         if one != other and 1 not in (one, other):
             return f"make axis {-1 - back} equal, or 1 in one of them; it is {one} and {other}"
     return None
+
+
+def _operands(args: tuple[Any, ...]) -> list[Tensor]:
+    given = args[1] if len(args) == 2 and isinstance(args[1], (list, tuple)) else args[1:]
+    return [one for one in given if isinstance(one, Tensor)]
+
+
+def _dtypes(tensors: list[Tensor]) -> str | None:
+    other = next((one for one in tensors if one.dtype != tensors[0].dtype), None)
+    return None if other is None else _cast(tensors[0], other)
 
 
 def _cast(first: Tensor, second: Tensor) -> str:

@@ -103,17 +103,13 @@ def _passes(step: Step) -> bool:
 
 
 def _is_end(step: Step) -> bool:
-    return step.name == "output" or step.name.startswith("input ")
+    return step.kind != "operation"
 
 
 def _cell(step: Step, place: dict[int, int]) -> Cell:
     if step.path is not None:
         return Cell(place[step.parent], step.path, "", "call")
-    if step.name == "output":
-        return Cell(place[step.parent], None, "output", "output")
-    if step.name.startswith("input "):
-        return Cell(place[step.parent], None, step.name.removeprefix("input "), "input")
-    return Cell(place[step.parent], None, step.name, "operation")
+    return Cell(place[step.parent], None, step.name, step.kind)
 
 
 def _flat(lists: Iterable[list[int]]) -> dict[int, None]:

@@ -6,6 +6,7 @@ from torch import nn
 
 from chimera.build.construct import Factory, check_factory, construct, construct_without_data
 from chimera.build.inputs import as_specified
+from chimera.build.modes import modes_restored
 from chimera.build.trial import as_example, try_example, try_shapes
 from chimera.check.check import looked
 from chimera.check.context import Context
@@ -17,6 +18,7 @@ from chimera.summary.tree import tree
 from chimera.summary.watch import Watch
 
 
+@modes_restored()
 def summary(
     module_or_factory: nn.Module | Factory,
     spec: Any = None,

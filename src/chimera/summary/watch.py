@@ -45,9 +45,11 @@ class Step:
     path: str | None
     """The path of the module; None for an operation."""
     name: str = ""
-    """Of an operation or an input."""
+    """Of an operation, an input or an output."""
     sources: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
     """The steps that made the tensors it took, with their shapes; of operations and outputs."""
+    kind: str = "operation"
+    """``"input"`` or ``"output"`` of the network, or what runs in between."""
 
 
 @dataclass
@@ -137,7 +139,7 @@ class Watch:
             for leaf, full in zip(leaves, leaf_names(shape, name), strict=True):
                 if isinstance(leaf, torch.Tensor):
                     self._know(leaf)
-                    leaf.__dict__[_MAKER] = self._add(Step(0, None, f"input {full}"))
+                    leaf.__dict__[_MAKER] = self._add(Step(0, None, full, kind="input"))
 
     def _outputs(self, output: Any) -> Any:
         """The output of the running call, in which no tensor came from outside as it is."""
@@ -156,8 +158,11 @@ class Watch:
 
         made = map_leaves(own, output)
         if call == 0:
-            for leaf in tensors_in(made):
-                self._add(Step(0, None, "output", [(leaf.__dict__[_MAKER], tuple(leaf.shape))]))
+            leaves, shape = flatten(made)
+            for leaf, name in zip(leaves, leaf_names(shape, "output"), strict=True):
+                if isinstance(leaf, torch.Tensor):
+                    source = leaf.__dict__[_MAKER], tuple(leaf.shape)
+                    self._add(Step(0, None, name, [source], "output"))
         return made if aliased else output
 
     def _is_within(self, step: int | None, call: int) -> bool:
