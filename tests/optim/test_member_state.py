@@ -238,3 +238,77 @@ def test_what_is_frozen_later_stands_still_and_what_is_freed_moves() -> None:
     before = stack.modules_list()
     step(batches(1, 3)[0])
     assert [torch.equal(stack[i].bias, before[i].bias) for i in range(3)] == [True, False, True]
+
+
+OPTIMIZERS = {
+    "Adam": {"lr": 0.01},
+    "AdamW": {"lr": [0.01, 0.02, 0.03], "weight_decay": 0.1},
+    "SGD": {"lr": 0.05, "momentum": 0.9, "dampening": [0.0, 0.1, 0.2]},
+    "nesterov": {"lr": 0.05, "momentum": [0.9, 0.8, 0.7], "nesterov": True},
+}
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_state_of_what_is_frozen_for_a_while_waits(
+    name: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    torch.manual_seed(0)
+    kind, settings = ("SGD" if name == "nesterov" else name), OPTIMIZERS[name]
+    nets = [nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double() for _ in range(3)]
+    nets[2][2].requires_grad_(False)
+    stack = ch.Stack(nets)
+    optimizer = getattr(ch.optim, kind)(stack, **settings)
+    step = ch.train_step(stack, loss, optimizer, engine=engine)
+    alone_settings = [
+        {key: value[i] if isinstance(value, list) else value for key, value in settings.items()}
+        for i in range(3)
+    ]
+    others = [
+        getattr(torch.optim, kind)(net.parameters(), **own)
+        for net, own in zip(nets, alone_settings, strict=True)
+    ]
+
+    def both(steps: int, seed: int) -> None:
+        for data in batches(steps, seed):
+            step(data)
+            for net, other in zip(nets, others, strict=True):
+                alone(net, other, [data])
+        for i, (net, other) in enumerate(zip(nets, others, strict=True)):
+            assert_close(net, stack[i])
+            ours, theirs = optimizer.member_state(i)["state"], other.state_dict()["state"]
+            theirs = {n: {k: v for k, v in s.items() if v is not None} for n, s in theirs.items()}
+            theirs = {number: own for number, own in theirs.items() if own}
+            assert ours.keys() == theirs.keys()
+            for number, own in theirs.items():
+                for key, tensor in own.items():
+                    torch.testing.assert_close(ours[number][key], tensor, msg=f"{i} {number} {key}")
+
+    def freeze(member: int, layer: int, frozen: bool) -> None:
+        module = stack[member]
+        for one in (module, nets[member]):
+            one[layer].requires_grad_(not frozen)
+        stack[member] = module
+        others[member].zero_grad()
+
+    both(4, 0)
+    freeze(0, 0, True)
+    both(3, 1)
+    freeze(1, 0, True)
+    both(2, 2)
+    freeze(0, 0, False)
+    freeze(2, 2, False)
+    both(3, 3)
+    state = optimizer.state_dict()
+    again = getattr(ch.optim, kind)(stack, **settings)
+    again.load_state_dict(state)
+    step = ch.train_step(stack, loss, again, engine=engine)
+    optimizer = again
+    both(2, 4)
+    optimizer.load_member_state(1, others[1].state_dict())
+    both(1, 5)
+    freeze(1, 0, False)
+    both(3, 6)
+    if engine == "compiled":
+        assert "is compiled" in str(ch.explain(step))

@@ -39,6 +39,19 @@ class Stacked(Protocol):
     def layout(self) -> Sequence[StackedParameter]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """State of some rows, set aside while the others move.
+
+    Attributes:
+        rows: whose, int64, on the CPU.
+        state: by name ``[rows, ...]``; empty where there was none.
+    """
+
+    rows: Tensor
+    state: dict[str, Tensor]
+
+
 @dataclass(slots=True)
 class Entry:
     """A stacked parameter with what an optimizer keeps for it.
@@ -51,6 +64,8 @@ class Entry:
         state: the optimizer's tensors by name; empty before its first step.
         scratch: memory that a step may use as it likes.
         held: rows that the optimizer was told to leave, int64.
+        aside: the state of rows that the stack holds frozen, see ``aside.py``.
+        settled: what the stack said of its frozen rows when that was last looked at.
     """
 
     name: str
@@ -60,6 +75,8 @@ class Entry:
     state: dict[str, Tensor] = field(default_factory=dict)
     scratch: Tensor | None = None
     held: Tensor | None = None
+    aside: Aside | None = None
+    settled: Tensor | None = None
     _kept: tuple[Any, Tensor | None] = ((), None)
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chimera.optim.aside import put_back, state_at
 from chimera.optim.groups import Entry, ParameterGroup
 from chimera.optim.state import COUNT, LIKE, ROWS, empty_state
 
@@ -53,12 +54,9 @@ def state_of_member(layout: Layout, position: int) -> dict[str, Any]:
     tensors, state = layout.tensors, _blank(layout, mine, position)
     found = [pair for part in mine for pair in part]
     for number, (entry, row) in enumerate(found):
-        if _has_stepped(entry, row, tensors):
-            state["state"][number] = {
-                name: _row(entry.state[name], row, what)
-                for name, what in tensors.items()
-                if what != ROWS
-            }
+        own = state_at(entry, row)
+        if own and _has_stepped(entry, row, own, tensors):
+            state["state"][number] = {n: own[n] for n, what in tensors.items() if what != ROWS}
     return state
 
 
@@ -124,19 +122,16 @@ def _blank(layout: Layout, mine: Sequence[Sequence[Any]], position: int) -> dict
     return made.state_dict()
 
 
-def _has_stepped(entry: Entry, row: int, tensors: Mapping[str, str]) -> bool:
-    """Whether torch would hold a state of the parameter: not before its first step."""
-    if not entry.state or (entry.frozen is not None and bool((entry.frozen == row).any())):
+def _has_stepped(
+    entry: Entry, row: int, own: Mapping[str, Tensor], tensors: Mapping[str, str]
+) -> bool:
+    """Whether torch would hold a state of the parameter: not before its first step.
+
+    Rows that the optimizer was told to leave have no state of theirs any more.
+    """
+    if entry.held is not None and bool((entry.held == row).any()):
         return False
-    return all(
-        bool(_row(entry.state[name], row, what))
-        for name, what in tensors.items()
-        if what in (COUNT, ROWS)
-    )
-
-
-def _row(tensor: Tensor, row: int, what: str) -> Tensor:
-    return tensor.clone() if what == COUNT and tensor.dim() == 0 else tensor[row].clone()
+    return all(bool(own[name]) for name, what in tensors.items() if what in (COUNT, ROWS))
 
 
 def _settings(
@@ -176,6 +171,7 @@ def _check_tensors(
 def write(change: Change, tensors: Mapping[str, str]) -> None:
     """Let the state of a member's parameter be what ``checked_member_state`` found."""
     entry, row, own = change
+    put_back(entry, tensors)
     if not own and not entry.state:
         return
     if not entry.state:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from chimera.optim.arithmetic import gradient, wide
+from chimera.optim.aside import settle, whole
 from chimera.optim.groups import Entry, ParameterGroup, Stacked, entries_of, partitioned
 from chimera.optim.member import Layout, checked_member_state, state_of_member, write
 from chimera.optim.settings import Range, Setting
@@ -156,6 +157,7 @@ class Optimizer:
         Raises:
             TypeError: a gradient is sparse.
         """
+        self.settle()
         for group in self.groups:
             ready = [entry for entry in group.entries if entry.parameter.grad is not None]
             for entry in ready:
@@ -175,6 +177,12 @@ class Optimizer:
                 one.put_back()
         self.steps += 1
         self.moved += 1
+
+    def settle(self) -> None:
+        """Before a step, take note of the rows that the stack has frozen or freed since."""
+        for group in self.groups:
+            for entry in group.entries:
+                self.version += settle(entry, self.tensors)
 
     def _update(self, entries: list[Entry], settings: dict[str, Setting]) -> None:
         raise NotImplementedError
@@ -209,7 +217,7 @@ class Optimizer:
             "steps": self.steps,
             "groups": self.settings,
             "state": {
-                entry.name: dict(entry.state)
+                entry.name: whole(entry, self.tensors)
                 for group in self.groups
                 for entry in group.entries
                 if entry.state
@@ -237,6 +245,7 @@ class Optimizer:
             group.settings = settings
             for entry, mine in zip(group.entries, tensors, strict=True):
                 entry.state, entry.scratch = mine, None
+                entry.aside = entry.settled = None
         self.steps = state["steps"]
         self.version += 1
 

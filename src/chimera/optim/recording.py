@@ -108,6 +108,7 @@ class Recording(ABC):
     @property
     def kind(self) -> Any:
         """What a recording holds for good; another one needs another recording."""
+        self.optimizer.settle()
         self._flags = {
             id(entry): self._holds or entry.frozen is not None
             for share in self.shares
