@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import OrderedDict, deque
 from pathlib import Path
 
 import pytest
@@ -181,12 +182,137 @@ def test_extra_state_comes_back(tmp_path: Path, state):
     assert torch.equal(back.state, state) if torch.is_tensor(state) else back.state == state
 
 
-@pytest.mark.parametrize(
-    "state", [(1, 2), {1: "a"}, object(), {"a": {1}}, float("nan"), {"t": (1,)}]
+def same(one, other):
+    """Whether two values are of the same types, and equal; NaN equals NaN."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        grads = one.requires_grad == other.requires_grad
+        return one.dtype == other.dtype and torch.equal(one, other) and grads
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or (one != one and other != other)
+
+
+SAYABLE = [
+    *((1, 2), {1: "a"}, {"a": {1}}, float("nan"), {"t": (1,)}, {None: True, (1, "x"): b"\x00a"}),
+    *(frozenset((1, 2)), OrderedDict(b=1, a=2), 1 + 2j, [float("inf"), -0.0, 1e-310], 10**40),
+    *(torch.float16, torch.device("cpu"), torch.Size([2, 3]), ["tensor", ["x", False]]),
+    {"n": torch.arange(3), "of": [torch.randn(2, 2).to(torch.complex128), torch.zeros(0)]},
+    {"mean": (torch.ones(()), {3: torch.tensor([True])}), "p": nn.Parameter(torch.ones(2))},
+]
+
+
+@pytest.mark.parametrize("state", SAYABLE, ids=str)
+def test_extra_state_keeps_its_types(tmp_path: Path, state):
+    save(Extra(state), tmp_path / "net")
+    assert same(load(tmp_path / "net", into=Extra(1)).state, state)
+    stack = ch.Stack([Extra(state), Extra(state), Extra(state)])
+    save(stack, tmp_path / "stack")
+    assert same(load(tmp_path / "stack", into=Extra(1), member=1).state, state)
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5)
+    | st.complex_numbers(allow_nan=False),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.integers() | st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
 )
-def test_extra_state_that_json_cannot_give_back_is_refused(tmp_path: Path, state):
-    with pytest.raises(ValueError, match="the extra state '_extra_state'"):
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(state=values)
+def test_any_extra_state_of_plain_values_comes_back(tmp_path: Path, state):
+    save(Extra(state), tmp_path / "net")
+    assert same(load(tmp_path / "net", into=Extra(1)).state, state)
+
+
+def looped():
+    state: list = []
+    state.append(state)
+    return state
+
+
+@pytest.mark.parametrize("state", [object(), {"a": nn.Linear(1, 1)}, [deque()], looped(), len])
+def test_extra_state_that_a_file_cannot_say_is_refused(tmp_path: Path, state):
+    with pytest.raises(ValueError, match="the extra state '_extra_state' holds"):
         save(Extra(state), tmp_path / "net")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "trees",
+    [
+        *(
+            3,
+            [1],
+            {"_extra_state": ["exec", "x"]},
+            {"_extra_state": ["tensor", ["../../x", False]]},
+        ),
+        *({"_extra_state": ["tensor", 3]}, {"_extra_state": ["dict", [[["list", []], 1]]]}),
+        *({"_extra_state": ["dtype", "load"]}, {"_extra_state": ["device", "zz"]}),
+        *({"_extra_state": ["bytes", "!"]}, {"_extra_state": ["list", "abc"]}),
+        *({"_extra_state": ["size", [["list", []]]]}, {"_extra_state": {"a": 1}}),
+        *({"_extra_state": ["list", {"0": 1}]}, {"_extra_state": []}),
+    ],
+    ids=str,
+)
+def test_a_hostile_extra_state_is_one_clear_error(tmp_path: Path, trees):
+    net = Extra("kept")
+    meta = {"format": 1, "class": "Extra", "ties": {}, "extra": {}, "unregistered": []}
+    held = {name: t for name, t in net.state_dict().items() if torch.is_tensor(t)}
+    write_tensors(tmp_path / "net", held, meta | {"trees": trees})
+    with pytest.raises(ch.CheckpointError, match=str(tmp_path / "net")):
+        load(tmp_path / "net", into=net)
+    assert net.state == "kept"
+
+
+class Computed(Extra):
+    """Its extra state is made when it is asked for."""
+
+    def __init__(self):
+        super().__init__(0)
+
+    def get_extra_state(self):
+        return {"n": torch.full((64,), 7.5)}
+
+
+def test_a_damaged_tensor_of_a_members_extra_state_is_seen(tmp_path: Path):
+    stack = ch.Stack([Computed(), Computed()])
+    save(stack, tmp_path / "stack")
+    content = (tmp_path / "stack").read_bytes()
+    numbers = torch.full((64,), 7.5).numpy().tobytes()
+    assert content.count(numbers) == 2
+    place = content.rindex(numbers)
+    (tmp_path / "stack").write_bytes(content[:place] + b"\1" + content[place + 1 :])
+    into = Computed()
+    damaged = 0
+    for member in range(2):
+        try:
+            load(tmp_path / "stack", into=into, member=member)
+        except ch.CheckpointError as error:
+            damaged += "is damaged" in str(error)
+    assert damaged == 1
+
+
+@pytest.mark.parametrize("member", ["a", 1.0, True])
+def test_a_member_is_an_int(tmp_path: Path, member):
+    save(ch.Stack([nn.Linear(2, 2)]), tmp_path / "stack")
+    with pytest.raises(TypeError, match="member must be the id of a member, an int"):
+        load(tmp_path / "stack", into=nn.Linear(2, 2), member=member)
 
 
 def test_names_that_do_not_fit_are_an_error_or_listed(tmp_path: Path):
@@ -424,7 +550,8 @@ def test_a_stack_comes_back_bit_for_bit(tmp_path: Path, widths):
     assert bits(other) == bits(stack)
     assert torch.equal(other(x), stack(x))
     names = {n: tuple(t.shape) for n, t in TensorFile(tmp_path / "stack").entries.items()}
-    assert names == {n: tuple(t.shape) for n, t in stack.state_dict().items()}
+    held = stack.state_dict().items()
+    assert names == {n: tuple(t.shape) for n, t in held if n != "_extra_state"}
 
 
 @pytest.mark.parametrize("widths", [[3, 3, 3], [3, 4, 3, 4, 3], [4, 4, 3]])

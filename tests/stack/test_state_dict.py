@@ -114,6 +114,101 @@ def test_extra_states_are_the_members_own() -> None:
     assert not torch.equal(stack[0].linear.weight, state["linear.weight"])
 
 
+class Counter(nn.Module):
+    """Its output depends on what its extra state says: a number, a tensor, and a nested table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.count, self.table = nn.Linear(2, 2), 0, {"a": [1]}
+        self.scale = torch.ones(2)
+
+    def get_extra_state(self) -> object:
+        return {"count": self.count, "scale": self.scale, "table": self.table}
+
+    def set_extra_state(self, state: object) -> None:
+        self.count = state["count"]  # type: ignore[index]
+        self.scale = state["scale"]  # type: ignore[index]
+        self.table["a"][0] = state["table"]["a"][0]  # type: ignore[index]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.layer(x) + self.count) * self.scale * self.table["a"][0]
+
+
+def counter(count: int) -> nn.Module:
+    made = nn.Sequential(nn.Linear(2, 2), Counter())
+    made[1].count, made[1].table = count, {"a": [count + 1]}
+    made[1].scale = torch.full((2,), 1.0 + count)
+    return made
+
+
+def counters() -> list[nn.Module]:
+    return [nn.Sequential(nn.Linear(2, 2), Counter()) for _ in range(3)]
+
+
+X = torch.ones(1, 2)
+
+
+def test_what_an_extra_state_says_goes_into_the_member() -> None:
+    stack, plain = ch.Stack(counters()), counter(5)
+    before = stack(X)
+    stack.load_member_state(1, plain.state_dict())
+    torch.testing.assert_close(stack(X)[1], plain(X))
+    torch.testing.assert_close(stack(X)[[0, 2]], before[[0, 2]])
+    assert [stack[i][1].count for i in range(3)] == [0, 5, 0]
+    assert [stack[i][1].table for i in range(3)] == [{"a": [1]}, {"a": [6]}, {"a": [1]}]
+    again = counter(0)
+    again.load_state_dict(stack.member_state(1))
+    torch.testing.assert_close(again(X), plain(X))
+
+
+@pytest.mark.parametrize("way", ["state_dict", "torch.save", "ch.save", "inside"])
+def test_extra_states_of_all_members_come_back(way: str, tmp_path: Path) -> None:
+    stack, other = ch.Stack(counters()), ch.Stack(counters())
+    for i in range(3):
+        stack.load_member_state(i, counter(i + 1).state_dict())
+    if way == "ch.save":
+        ch.save(stack, tmp_path / "stack")
+        ch.load(tmp_path / "stack", into=other)
+        alone = ch.load(tmp_path / "stack", into=counters()[0], member=2)
+        torch.testing.assert_close(alone(X), stack(X)[2])
+    elif way == "torch.save":
+        torch.save(stack.state_dict(), tmp_path / "state")
+        other.load_state_dict(torch.load(tmp_path / "state"))
+    elif way == "inside":
+        holder = nn.Sequential(nn.Linear(2, 2), other)
+        holder.load_state_dict(nn.Sequential(nn.Linear(2, 2), stack).state_dict())
+    else:
+        other.load_state_dict(stack.state_dict())
+    torch.testing.assert_close(other(X), stack(X))
+    assert [other[i][1].count for i in range(3)] == [1, 2, 3]
+
+
+def test_extra_states_that_do_not_fit_are_named() -> None:
+    stack = ch.Stack(counters())
+    state = stack.state_dict()
+    extra = state.pop("_extra_state")
+    with pytest.raises(RuntimeError, match="Missing key.*_extra_state"):
+        stack.load_state_dict(state)
+    assert stack.load_state_dict(state, strict=False).missing_keys == ["_extra_state"]
+    for wrong in (3, [], [extra[0][:2]], [[{}, {}, {}]]):
+        with pytest.raises(RuntimeError, match="_extra_state: it"):
+            stack.load_state_dict({**state, "_extra_state": wrong})
+    with pytest.raises(RuntimeError, match="_extra_state: these members have none"):
+        ch.Stack([nn.Linear(2, 2)]).load_state_dict(
+            ch.Stack([nn.Linear(2, 2)]).state_dict() | {"_extra_state": extra}
+        )
+
+
+def test_an_extra_state_that_makes_tensors_is_refused() -> None:
+    stack, plain = ch.Stack(counters()), counter(2)
+    state = plain.state_dict()
+    state["1._extra_state"]["scale"] = torch.ones(3)
+    before = stack(X)
+    with pytest.raises(ValueError, match=r"load_member_state\(1, ...\).*reshaped 1.scale"):
+        stack.load_member_state(1, state)
+    torch.testing.assert_close(stack(X), before)
+
+
 def test_a_state_that_does_not_fit_changes_nothing() -> None:
     stack = ch.Stack([nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)) for _ in range(2)])
     before = copy.deepcopy(stack.state_dict())

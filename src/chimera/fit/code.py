@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from chimera.paths.structure import own_attributes
-from chimera.stack.carry import as_text
+from chimera.stack.contents import as_text
 
 
 def code_of(function: Any) -> str | None:

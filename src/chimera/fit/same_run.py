@@ -8,7 +8,7 @@ from typing import Any
 from chimera.fit.code import sha256, sources
 from chimera.paths.structure import own_attributes
 from chimera.stack import Stack
-from chimera.stack.carry import as_text
+from chimera.stack.contents import as_text
 
 _MAY_CHANGE = frozenset({"run", "writing", "choices"})
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")

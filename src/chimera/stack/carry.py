@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chimera.paths.nest import flatten
 from chimera.paths.shared import Links, shared
 from chimera.paths.structure import own_attributes
 from chimera.paths.walk import join
 from chimera.stack.choices import choices, choose
-from chimera.stack.contents import as_json
+from chimera.stack.contents import as_text
+from chimera.stack.encoded import as_json
 from chimera.stack.group import Group, twin
 from chimera.stack.hidden import moving
 from chimera.stack.own import link_written
@@ -230,21 +230,6 @@ def _hidden(group: Group) -> dict[tuple[Where, int], str]:
         for row, value in rows.items()
         if (digest := moving(value)) is not None
     }
-
-
-def as_text(value: Any) -> str | None:
-    """A value as JSON, the tensors in it left out; None where JSON cannot say it."""
-    leaves, shape = flatten(value, objects=True)
-    if not any(isinstance(leaf, Tensor) for leaf in leaves):
-        try:
-            return json.dumps(as_json("", value))
-        except ValueError:
-            return None
-    try:
-        others = [as_json("", leaf) for leaf in leaves if not isinstance(leaf, Tensor)]
-    except ValueError:
-        return None
-    return f"{shape} of tensors and {json.dumps(others)}"
 
 
 def _same(before: tuple[str | None, Any], now: tuple[str | None, Any]) -> bool:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from chimera.paths.nest import flatten
 from chimera.paths.structure import Slot, read
+from chimera.stack.encoded import Encoded, as_json
 
 
 @dataclass
@@ -22,7 +24,8 @@ class Contents:
     Attributes:
         tensors: each distinct one once, under its first name.
         ties: from every other name of a tensor to its first.
-        extra: what ``state_dict`` holds that is no tensor.
+        extra: what ``state_dict`` holds that is no tensor, in what is read.
+        encoded: the same in what is written.
         unregistered: the names that ``state_dict`` does not have.
     """
 
@@ -30,6 +33,7 @@ class Contents:
     ties: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     unregistered: list[str] = field(default_factory=list)
+    encoded: Encoded = field(default_factory=Encoded)
 
     def named(self) -> dict[str, Tensor]:
         """Every tensor under every name of it."""
@@ -40,7 +44,7 @@ def contents(module: nn.Module) -> Contents:
     """What of ``module`` goes into a file.
 
     Raises ValueError where it holds an uninitialized tensor, one on the meta device, or an extra
-    state that JSON cannot give back as it was.
+    state with what a file cannot say.
     """
     found = Contents()
     first: dict[object, str] = {}
@@ -56,12 +60,13 @@ def contents(module: nn.Module) -> Contents:
 
     state = module.state_dict(keep_vars=True)
     for name, value in state.items():
-        if isinstance(value, Tensor):
-            add(name, value)
+        if is_extra(name):
+            found.encoded.add(name, value, name)
         else:
-            found.extra[name] = as_json(name, value)
+            add(name, value)
+    said = {tensor_identity(tensor) for tensor in found.encoded.tensors.values()}
     for slot in unregistered(module):
-        if tensor_identity(slot.tensor) not in first:
+        if tensor_identity(slot.tensor) not in first.keys() | said:
             add(slot.path, slot.tensor)
             found.unregistered.append(slot.path)
     return found
@@ -107,25 +112,21 @@ def _check_valued(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name!r} is on the meta device, where tensors have no values to save")
 
 
-def as_json(name: str, value: Any) -> Any:
-    """``value`` if JSON gives it back as it is; ValueError if not."""
+def is_extra(name: str) -> bool:
+    """Whether ``state_dict`` has what a module's ``get_extra_state`` gave under this name."""
+    return name.rpartition(".")[2] == "_extra_state"
+
+
+def as_text(value: Any) -> str | None:
+    """A value as JSON, the tensors in it left out; None where JSON cannot say it."""
+    leaves, shape = flatten(value, objects=True)
+    if not any(isinstance(leaf, Tensor) for leaf in leaves):
+        try:
+            return json.dumps(as_json("", value))
+        except ValueError:
+            return None
     try:
-        back = json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the extra state {name!r} cannot be written as JSON: {error}") from error
-    if not _identical(value, back):
-        raise ValueError(
-            f"the extra state {name!r} would come back from JSON as something else, expected "
-            "tables with string keys, lists, strings, numbers, booleans and None only"
-        )
-    return value
-
-
-def _identical(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(_identical(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(_identical, a, b))
-    return bool(a == b)
+        others = [as_json("", leaf) for leaf in leaves if not isinstance(leaf, Tensor)]
+    except ValueError:
+        return None
+    return f"{shape} of tensors and {json.dumps(others)}"

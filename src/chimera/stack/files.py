@@ -21,7 +21,9 @@ from chimera.build.construct import name_of
 from chimera.paths.arguments import as_flag
 from chimera.paths.notice import ChimeraWarning
 from chimera.stack.contents import Contents, contents
-from chimera.stack.members import described, fits, one_member
+from chimera.stack.encoded import decoded, tensors_of
+from chimera.stack.extra import KEY
+from chimera.stack.members import described, fits, of_stack, one_member
 from chimera.stack.restore import Differences, restore
 from chimera.stack.stack import Stack
 from chimera.store import CheckpointError, TensorFile, write_tensors
@@ -39,7 +41,8 @@ def save(module: nn.Module, path: str | os.PathLike[str]) -> None:
     forgets, under its path. Tied tensors are stored once and the ties recorded.
 
     Args:
-        module: any module. Its extra states (``get_extra_state``) must be what JSON can give back.
+        module: any module. Its extra states (``get_extra_state``) must be tensors, numbers, texts,
+            bytes, None, and lists, tuples, sets and dicts of them.
         path: the file; one that is there is replaced.
 
     Raises:
@@ -53,18 +56,19 @@ def save(module: nn.Module, path: str | os.PathLike[str]) -> None:
     path = _as_path(path)
     meta: dict[str, Any] = {"format": _FORMAT, "class": type(module).__qualname__}
     if isinstance(module, Stack):
-        groups = described(module)
-        tensors = dict(module.state_dict())
+        groups, beside = described(module)
+        tensors = {name: t for name, t in module.state_dict().items() if name != KEY}
         rows = {
             f"groups.{g}": names
             for g in range(len(groups))
             if (names := [name for name in tensors if name.startswith(f"groups.{g}.")])
         }
-        write_tensors(path, tensors, meta | {"groups": groups}, rows)
+        write_tensors(path, tensors | beside, meta | {"groups": groups}, rows)
         return
     held = contents(module)
-    meta |= {"ties": held.ties, "extra": held.extra, "unregistered": held.unregistered}
-    write = partial(write_tensors, path, held.tensors, meta)
+    meta |= {"ties": held.ties, "unregistered": held.unregistered}
+    meta |= {"extra": held.encoded.plain, "trees": held.encoded.trees}
+    write = partial(write_tensors, path, held.tensors | held.encoded.tensors, meta)
     once = getattr(type(module), "__write__", None)  # of a network over several processes
     if once is None:
         write()
@@ -97,10 +101,13 @@ def load(
     Raises:
         CheckpointError: the file is damaged, is not one of `save`, or does not fit ``into``.
         ValueError: ``member`` is missing, not in the file, or given where there are no members.
+        TypeError: ``member`` is no whole number.
         TypeError: ``path`` is no path; ``into`` is neither a module nor a factory of one that is
             called without arguments; ``strict`` is no bool.
     """
     strict = as_flag("strict", strict)
+    if member is not None and (isinstance(member, bool) or not isinstance(member, int)):
+        raise TypeError(f"member must be the id of a member, an int, got {member!r:.60}")
     file = TensorFile(_as_path(path))
     meta = file.meta
     if meta.get("format") != _FORMAT:
@@ -108,7 +115,10 @@ def load(
             f"{file.path}: is of format {meta.get('format')!r}, this version reads {_FORMAT}"
         )
     module = _made(into)
-    held = _held(file, module, member)
+    try:
+        held = _held(file, module, member)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{file.path}: does not say what its tensors are") from error
 
     def accept(differences: Differences) -> None:
         _judge(differences, module, file.path, strict)
@@ -168,15 +178,19 @@ def _held(file: TensorFile, module: nn.Module, member: int | None) -> Contents:
                 f"into: {file.path} holds one module; load it with into=stack[i], then write "
                 "stack[i] back"
             )
-        meta = file.meta
-        return Contents(file.read(), meta["ties"], meta["extra"], meta["unregistered"])
+        meta, tensors = file.meta, file.read()
+        trees = meta.get("trees", {})
+        extra = meta["extra"] | decoded(trees, tensors, file.path)
+        own = set(tensors).difference(tensors_of(trees))
+        mine = {name: tensor for name, tensor in tensors.items() if name in own}
+        return Contents(mine, meta["ties"], extra, meta["unregistered"])
     if isinstance(module, Stack):
         if member is not None:
             raise ValueError(
                 "member: a member is loaded into a plain module, and `into` is a Stack"
             )
         fits(groups, module, file.path)
-        return Contents(file.read())
+        return of_stack(file, groups, module)
     if member is None:
         raise ValueError(
             f"member: {file.path} holds a Stack; say which member to load, or let `into` be a Stack"

@@ -12,8 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chimera.stack.contents import is_extra
+from chimera.stack.extra import (
+    KEY,
+    changed,
+    extra_of,
+    extra_of_all,
+    has_extra,
+    put_extra,
+    wrong_extra,
+)
 from chimera.stack.group import Group
-from chimera.stack.one_member import copied_out, write_back
 
 _MEMBERS = "members"
 
@@ -22,10 +31,9 @@ def member_state(group: Group, place: int) -> dict[str, Any]:
     """The state of the ``place``-th member of a group; its tensors are rows of the stacked ones."""
     rows = _rows(group, place)
     state: dict[str, Any] = group.template.state_dict(keep_vars=True)
-    extra = any(not isinstance(value, Tensor) for value in state.values())
-    own = copied_out(group, place).state_dict() if extra else {}
+    own = extra_of(group, place) if has_extra(group) else {}
     for name, value in state.items():
-        state[name] = rows[id(value)] if isinstance(value, Tensor) else own[name]
+        state[name] = own[name] if name in own else rows[id(value)]
     return state
 
 
@@ -46,14 +54,13 @@ def load_member_state(group: Group, place: int, state: Mapping[str, Any], who: s
         raise TypeError(f"{who}: a state is a dict as state_dict() gives it, got {state!r:.60}")
     own = member_state(group, place)
     _check(own, state, who)
-    if all(isinstance(value, Tensor) for value in own.values()):
+    if not has_extra(group):
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(state[name])
         return
-    member = copied_out(group, place)  # an extra state is the module's own to take over
-    member.load_state_dict(dict(state))
-    write_back(group, place, member)
+    # An extra state is the module's own to take over.
+    changed(group, place, lambda member: member.load_state_dict(dict(state)), who)
 
 
 def _rows(group: Group, place: int) -> dict[int, Tensor]:
@@ -68,7 +75,7 @@ def _check(own: Mapping[str, Any], state: Mapping[str, Any], who: str) -> None:
     wrong = [f"{name} is missing" for name in own if name not in state]
     wrong += [f"{name} is not the member's" for name in state if name not in own]
     for name in own.keys() & state.keys():
-        if _shape(own[name]) != _shape(state[name]):
+        if not is_extra(name) and _shape(own[name]) != _shape(state[name]):
             wrong.append(f"{name} is {_shape(state[name])}, the member's is {_shape(own[name])}")
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -80,8 +87,11 @@ def _shape(value: Any) -> str:
 
 
 def note_members(stack: Any, state: Any, prefix: str, local_metadata: dict[str, Any]) -> None:
-    """Note in the metadata of a Stack's state which members its rows are of."""
+    """Note in a Stack's state which members its rows are of, and what extra states they have."""
     local_metadata[_MEMBERS] = _members(stack)
+    extra = extra_of_all(stack._groups)
+    if extra is not None:
+        state[prefix + KEY] = extra
 
 
 def _members(stack: Any) -> list[list[int]]:
@@ -99,8 +109,12 @@ def check_members(
     unexpected_keys: list[str],
     error_msgs: list[str],
 ) -> None:
-    """Refuse the state of a Stack whose rows are of other members, and that of one member."""
+    """Refuse the state of a Stack whose rows are of other members, and that of one member.
+
+    Extra states are taken out, for ``take_extra``.
+    """
     mine, theirs = _members(stack), local_metadata.get(_MEMBERS)
+    _check_extra(stack, state, prefix + KEY, missing_keys if strict else [], error_msgs)
     if theirs is not None and theirs != mine:
         error_msgs.append(
             f"the state is of groups with the members {_shown(theirs)}, this stack's have "
@@ -111,6 +125,31 @@ def check_members(
             "the state is not of a Stack, whose names begin with groups.0; for the state of one "
             "member use stack.load_member_state(index, state)"
         )
+
+
+def _check_extra(
+    stack: Any, state: dict[str, Any], key: str, missing: list[str], errors: list[str]
+) -> None:
+    stack.__dict__.pop(KEY, None)
+    if key not in state:
+        if any(map(has_extra, stack._groups)):
+            missing.append(key)
+        return
+    given = state.pop(key)
+    wrong = wrong_extra(stack._groups, given)
+    if wrong:
+        errors.append(f"{key}: {wrong}")
+    else:
+        stack.__dict__[KEY] = given
+
+
+def take_extra(stack: Any, incompatible: Any) -> None:
+    """Let the members take over the extra states that a state had for them."""
+    given = stack.__dict__.pop(KEY, None)
+    for group, mine in zip(stack._groups, given or (), strict=False):
+        for place, extra in enumerate(mine):
+            if extra:
+                put_extra(group, place, extra, "load_state_dict")
 
 
 def _shown(groups: list[list[int]]) -> str:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from chimera.stack.contents import Contents, as_json, unregistered
+from chimera.stack.contents import Contents, is_extra, tensor_identity, unregistered
+from chimera.stack.encoded import Encoded, decoded, tensors_of
+from chimera.stack.extra import KEY, extra_in, has_extra
 from chimera.stack.group import Group
 from chimera.stack.one_member import copied_out
 from chimera.stack.stack import Stack
@@ -15,54 +17,83 @@ Run = list[int]
 """``[first, step, count]``: member ids at equal distances."""
 
 
-def described(stack: Stack) -> list[dict[str, Any]]:
-    """What JSON says of each group of ``stack``.
+def described(stack: Stack) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """What JSON says of each group of ``stack``, and the tensors of the extra states.
 
     ``members``: their ids in the order of the rows, as runs. ``names``: from every name that a
     member's file would have to the stacked tensor's. ``unregistered``: those of them that
-    ``state_dict`` does not have. ``extra``: the extra states, one table for all members or a list
-    with one for each.
+    ``state_dict`` does not have. ``extra`` and ``trees``: the extra states, one table for all
+    members or a list with one for each, see ``encoded``.
     """
-    return [_described(stack, group, index) for index, group in enumerate(stack._groups)]
+    found = [_described(stack, group, index) for index, group in enumerate(stack._groups)]
+    return [said for said, _ in found], {k: v for _, own in found for k, v in own.items()}
 
 
-def _described(stack: Stack, group: Group, index: int) -> dict[str, Any]:
+def _described(stack: Stack, group: Group, index: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     stacked = {
         id(slot.tensor): f"groups.{index}.{name}"
         for slot, name in zip(group.slots, group.names(), strict=True)
     }
-    names, extra = {}, {}
-    for name, value in group.template.state_dict(keep_vars=True).items():
-        if isinstance(value, Tensor):
-            names[name] = stacked[id(value)]
-        else:
-            extra[name] = as_json(name, value)
-    outside = [slot for slot in unregistered(group.template) if slot.path not in names]
+    held = group.template.state_dict(keep_vars=True).items()
+    names = {name: stacked[id(value)] for name, value in held if not is_extra(name)}
+    said: set[str] = set()
+    extra: list[dict[str, Any]] = []
+    trees: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
+    for place in range(len(group)) if has_extra(group) else ():
+        one, member = Encoded(), copied_out(group, place)
+        for name, value in extra_in(member).items():
+            one.add(name, value, f"extra.{index}.{place}.{name}")
+        known = {tensor_identity(tensor) for tensor in one.tensors.values()}
+        said |= {s.path for s in unregistered(member) if tensor_identity(s.tensor) in known}
+        extra.append(one.plain)
+        trees.append(one.trees)
+        tensors |= one.tensors
+    outside = [s for s in unregistered(group.template) if s.path not in {*names, *said}]
     names |= {slot.path: stacked[id(slot.tensor)] for slot in outside}
-    per_member: Any = extra
-    if extra and group.own:
-        per_member = [_extra(copied_out(group, place)) for place in range(len(group))]
     return {
         "members": runs([stack.members[position] for position in group.positions]),
         "names": names,
         "unregistered": [slot.path for slot in outside],
-        "extra": per_member,
-    }
-
-
-def _extra(member: nn.Module) -> dict[str, Any]:
-    state = member.state_dict(keep_vars=True)
-    return {name: as_json(name, v) for name, v in state.items() if not isinstance(v, Tensor)}
+        "extra": extra or {},
+        "trees": trees or {},
+    }, tensors
 
 
 def fits(groups: list[dict[str, Any]], stack: Stack, path: Path) -> None:
     """Raise CheckpointError where ``stack`` has not the members and groups of the file."""
-    own = described(stack)
+    own, _ = described(stack)
     if [group["members"] for group in groups] != [group["members"] for group in own]:
         raise CheckpointError(
             f"{path}: does not fit: its {_counted(groups)} are others than those of `into`, "
             f"{_counted(own)}"
         )
+
+
+def of_stack(file: TensorFile, groups: list[dict[str, Any]], stack: Stack) -> Contents:
+    """What the file holds for ``stack``, whose groups it has."""
+    tensors = file.read()
+    beside = set(tensors_of([group.get("trees", {}) for group in groups]))
+    found = Contents({name: t for name, t in tensors.items() if name not in beside})
+    if any(map(has_extra, stack._groups)):
+        found.extra[KEY] = [
+            [_extra(file, said, row, tensors) for row in range(len(group))]
+            for said, group in zip(groups, stack._groups, strict=True)
+        ]
+    return found
+
+
+def _extra(
+    file: TensorFile, group: dict[str, Any], row: int, tensors: dict[str, Tensor] | None
+) -> dict[str, Any]:
+    """The extra states of a member; ``tensors`` are the file's where they were read."""
+    plain, trees = (
+        said[row] if isinstance(said, list) else said
+        for said in (group["extra"], group.get("trees", {}))
+    )
+    if tensors is None:
+        tensors = {name: file.read_one(name) for name in tensors_of(trees)}
+    return dict(plain) | decoded(trees, tensors, file.path)
 
 
 def _counted(groups: list[dict[str, Any]]) -> str:
@@ -89,8 +120,7 @@ def one_member(file: TensorFile, groups: list[dict[str, Any]], member: int) -> C
             else:
                 first[stacked] = name
                 found.tensors[name] = rows[stacked]
-        extra = group["extra"]
-        found.extra = extra[row] if isinstance(extra, list) else extra
+        found.extra = _extra(file, group, row, None)
         return found
     ids = [id_ for group in groups for run in group["members"] for id_ in (run[0], _last(run))]
     raise ValueError(

@@ -19,7 +19,13 @@ from chimera.stack.each import Arguments, arguments, index_of
 from chimera.stack.explain import Explanation, explain_stack
 from chimera.stack.group import Group
 from chimera.stack.layout import StackedParameter, layout_of
-from chimera.stack.member_state import check_members, load_member_state, member_state, note_members
+from chimera.stack.member_state import (
+    check_members,
+    load_member_state,
+    member_state,
+    note_members,
+    take_extra,
+)
 from chimera.stack.memory import keep_freed
 from chimera.stack.modes import check_modes, modes_of, set_modes_of
 from chimera.stack.numbers import alike
@@ -65,6 +71,7 @@ class Stack(nn.Module):
         self.training = members[0].training
         self.register_state_dict_post_hook(note_members)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(check_members)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(take_extra)  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.members)

@@ -164,6 +164,15 @@ class TensorFile:
             raise self._damaged_row(label, row)
         return {name: self._as_written(name, tensor)[0] for name, tensor in found.items()}
 
+    def read_one(self, name: str) -> Tensor:
+        """A tensor that stands in no row group; KeyError where there is none of this name."""
+        digest = self._sha256[name]
+        with self._open() as file:
+            found = _aligned(file.get_tensor(name))
+        if _digest(found) != digest:
+            raise CheckpointError(f"{self.path}: is damaged: the data of {name!r} has changed")
+        return self._as_written(name, found)
+
     def _agrees(self) -> bool:
         """Whether every tensor has its digest, by itself or in one row group of equal rows."""
         hashed = list(self._sha256)
