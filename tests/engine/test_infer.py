@@ -100,3 +100,17 @@ def test_short_runs_are_eager_and_mistakes_told():
         ch.infer(stack, calls=0)
     with pytest.raises(TypeError, match="this is one network"):
         ch.infer(stack[0])(ch.each(X))
+
+
+def test_hooks_of_a_stack_fire_at_every_call(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    stack, x = ch.Stack([nn.Linear(4, 2) for _ in range(3)]).eval(), torch.randn(5, 4)
+    call, seen = ch.infer(stack, engine="compiled"), []
+    for _ in range(4):
+        call(x)
+    assert "is compiled" in str(ch.explain(call))
+    stack.register_forward_hook(lambda _, args, out: seen.append(1) or out * 0 + 5)
+    for _ in range(4):
+        assert (call(x) == 5).all()
+    assert len(seen) == 4
+    assert "the stack has hooks of its own" in str(ch.explain(call))

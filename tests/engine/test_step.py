@@ -154,3 +154,36 @@ def test_explain_asks_the_step():
     step = ch.train_step(stack, F.cross_entropy, ch.optim.SGD(stack, lr=0.1))
     assert isinstance(step, TrainStep)
     assert "batched product" in str(ch.explain(step))
+
+
+class Doubled(ch.Stack):
+    """A stack that does more than call its members."""
+
+    def forward(self, *args, **kwargs):
+        return 2 * super().forward(*args, **kwargs)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_what_stands_around_a_stack_is_not_passed_by(engine):
+    nets, x = [nn.Linear(4, 2) for _ in range(3)], torch.randn(5, 4)
+
+    def mean(out):
+        return out.mean()
+
+    stack = ch.Stack(nets)
+    step = ch.train_step(stack, mean, ch.optim.SGD(stack, lr=0.0), engine=engine)
+    before = step(x)
+    for register in (
+        stack.register_forward_hook,
+        stack.register_forward_pre_hook,
+        stack.register_full_backward_hook,
+    ):
+        handle = register(lambda *_: None)
+        with pytest.raises(ValueError, match="stack has hooks of its own, which a step passes by"):
+            step(x)
+        handle.remove()
+    assert torch.equal(step(x), before)
+    own = Doubled(nets)
+    step = ch.train_step(own, mean, ch.optim.SGD(own, lr=0.0), engine=engine)
+    with pytest.raises(ValueError, match="stack has a forward of its own"):
+        step(x)

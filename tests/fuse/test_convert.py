@@ -211,6 +211,81 @@ def test_hooks_are_refused() -> None:
         ch.to_parallel(net, torch.randn(2, 3, 4, 4))
 
 
+SEEN: dict[str, int] = {}
+CALLS = 0
+
+
+class Kept(nn.Module):
+    """Branches by hand, and something that the forward keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Linear(4, 2) for _ in range(2))
+        self.k, self.log, self.table = 0, [], {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.keep(x)
+        return torch.cat([b(x) for b in self.branches], 1)
+
+    def keep(self, x: Tensor) -> None:
+        raise NotImplementedError
+
+
+class KeptInNumber(Kept):
+    def keep(self, x: Tensor) -> None:
+        self.k += 1
+
+
+class KeptInList(Kept):
+    def keep(self, x: Tensor) -> None:
+        self.log.append(x)
+
+
+class KeptInTable(Kept):
+    def keep(self, x: Tensor) -> None:
+        self.table["last"] = 3
+
+
+class KeptByClass(Kept):
+    def keep(self, x: Tensor) -> None:
+        SEEN["last"] = 3
+
+
+class KeptGlobally(Kept):
+    def keep(self, x: Tensor) -> None:
+        global CALLS
+        CALLS += 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        *(
+            (KeptInNumber, "writes k"),
+            (KeptInList, "changes log"),
+            (KeptInTable, "writes to a container"),
+        ),
+        *((KeptByClass, "writes to a container"), (KeptGlobally, "writes CALLS")),
+    ],
+)
+def test_what_a_forward_keeps_is_left_by_name(kind: type[Kept], what: str) -> None:
+    net = nn.Sequential(nn.Linear(4, 4), kind(), Pair())
+    with pytest.warns(ch.ChimeraWarning, match=f"1 was not converted: its forward {what}"):
+        made = ch.to_parallel(net, torch.randn(3, 4))
+    assert type(made[1]) is kind
+    assert type(made[2]) is ch.Sequential
+    assert (net[1].k, net[1].log, net[1].table) == (0, [], {})
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Linear(4, 2) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([b(x) for b in self.branches], 1)
+
+
 def test_arguments() -> None:
     with pytest.raises(TypeError, match="net must be a module"):
         ch.to_parallel(3, torch.ones(1))

@@ -26,6 +26,7 @@ from chimera.engine.written import check_writes
 from chimera.paths.nest import Shape, flatten
 from chimera.stack.each import Arguments, Each, arguments
 from chimera.stack.explain import Explanation, explain
+from chimera.stack.passed_by import of_its_own
 from chimera.stack.plan import plan_of
 from chimera.stack.stack import Stack
 
@@ -83,7 +84,7 @@ class Infer:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the module gives, without gradients; it is called as the module is."""
         module, rule = self.module, self._rule
-        if rule is None:
+        if rule is None or (isinstance(module, Stack) and of_its_own(module)):
             return module(*args, **kwargs)
         given = self._arguments(args, kwargs)
         own, modes = self._standing()
@@ -169,6 +170,9 @@ class Infer:
         rows, notes = getattr(told, "rows", ()), getattr(told, "notes", (str(told),))
         if self._rule is None:
             return Explanation(rows, (*notes, "engine eager: as asked"))
+        if isinstance(self.module, Stack) and (around := of_its_own(self.module)):
+            why_not = f"engine {self._rule.name}: calls run eagerly: the stack has {around}"
+            return Explanation(rows, (*notes, why_not))
         own = notes_of(self._rule.name, self._kinds)
         return Explanation(rows, (*notes, *own))
 

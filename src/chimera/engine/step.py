@@ -25,6 +25,7 @@ from chimera.paths.nest import Shape
 from chimera.paths.notice import ChimeraWarning
 from chimera.stack.each import Arguments, Each, arguments, check_axis
 from chimera.stack.explain import Explanation, explain
+from chimera.stack.passed_by import of_its_own
 from chimera.stack.rules import stacked_loss
 from chimera.stack.stack import Stack
 
@@ -100,11 +101,19 @@ class TrainStep:
         Raises:
             ValueError: a member's loss is no single number, or depends on no parameter.
             TypeError: the loss gives no tensor.
+            ValueError: the stack itself, not its members, has hooks or a forward of its own.
         """
         given, expected = as_inputs(inputs), expected or self._steps
         stack = self.module
         if not isinstance(stack, Stack):
             return self._single.take(plain_arguments(given, targets), expected)
+        around = of_its_own(stack)
+        if around:
+            raise ValueError(
+                f"stack has {around}, which a step passes by: it runs every member with its loss. "
+                "Put it on the members before they are stacked, or step by hand: "
+                "(loss of stack(x)).backward() and optimizer.step()"
+            )
         known = self._arguments(given, tuple(targets), len(stack))
         key = overridden(Key(stack.seed, self.optimizer.steps))
         chunks = self._chunks_of(known, key)

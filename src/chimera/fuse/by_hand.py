@@ -3,12 +3,14 @@
 That is: one input, given to children of the module, each called once and in order; and what they
 give, in that order, joined by ``torch.cat`` or ``torch.stack``. ``torch.fx`` records the forward
 with every child as a leaf; its record is the proof. A forward that asks Python (``if``, ``while``)
-may do something else another time, and is refused; its compiled code tells, so that no source is
+may do something else another time, and one that writes keeps what a Parallel would not; both are
+refused: its compiled code tells, so that no source is
 needed.
 """
 
 from __future__ import annotations
 
+import copy
 import dis
 import inspect
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+
+from chimera.paths.structure import own_attributes
+from chimera.stack.contents import as_text
 
 _JOINS = {torch.cat: "concat", torch.concat: "concat", torch.stack: "stack"}
 _NAMES = ("cat", "concat", "stack")
@@ -41,6 +46,9 @@ class ByHand:
     dim: int
 
 
+_WRITES = ("STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "STORE_SUBSCR", "DELETE_SUBSCR")
+
+
 class _Leaves(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -61,13 +69,31 @@ def by_hand(module: nn.Module) -> ByHand:
         for step in dis.get_instructions(code):
             if "JUMP" in step.opname and "IF" in step.opname:
                 raise NotExactly("its forward asks Python (if, while), so it may do otherwise")
+            if step.opname in _WRITES:
+                what = step.argval if isinstance(step.argval, str) else "to a container"
+                raise NotExactly(f"its forward writes {what}, which a Parallel would not")
     if any(True for _ in (*module.parameters(False), *module.buffers(False))):
         raise NotExactly("it has parameters or buffers of its own")
+    traced = copy.deepcopy(module)
+    before = _attributes(traced)
     try:
-        graph = _Leaves().trace(module)
+        graph = _Leaves().trace(traced)
     except Exception as error:
         raise NotExactly(f"torch.fx cannot follow its forward ({error})"[:200]) from error
+    after = _attributes(traced)
+    for name in before.keys() | after.keys():
+        if before.get(name) != after.get(name):
+            raise NotExactly(f"its forward changes {name}, which a Parallel would not")
     return _read(module, graph)
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module keeps beside tensors and children, to compare."""
+    found = {}
+    for name, value in own_attributes(module).items():
+        text = as_text(value)
+        found[name] = id(value) if text is None else text
+    return found
 
 
 def _codes(module: nn.Module) -> list[CodeType]:
