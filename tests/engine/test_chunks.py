@@ -1,13 +1,19 @@
 """Members in chunks: the same step in less memory."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 import chimera as ch
-from chimera.engine.prediction import peak
+from chimera.draws.mode import Key
+from chimera.engine import room
+from chimera.engine.prediction import peak, saved
 from chimera.engine.trace import recorded
+from chimera.stack.each import arguments
 
 
 class Net(nn.Module):
@@ -61,6 +67,59 @@ def test_less_memory_means_more_chunks():
     assert counts[0] == 1
     assert counts == sorted(counts)
     assert counts[-1] == 5
+
+
+class Images(nn.Module):
+    """Whose activations are large beside its parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x):
+        return self.two(torch.tanh(self.one(x))).mean((2, 3))
+
+
+def of_images(free, monkeypatch):
+    """A step that may take ``free`` bytes, and then little more than it must hold."""
+    monkeypatch.setattr(room, "FREE", free)
+    monkeypatch.setattr(room, "WATCHED_FROM", 0)
+    torch.manual_seed(0)
+    stack = ch.Stack([Images().double() for _ in range(6)], seed=3)
+    step = ch.train_step(stack, F.cross_entropy, ch.optim.Adam(stack, lr=1e-2), engine="eager")
+    x = torch.randn(4, 1, 12, 12, dtype=torch.float64)
+    losses = torch.stack([step(x, torch.arange(4)) for _ in range(3)])
+    return losses, str(ch.explain(step)), step
+
+
+def test_gradients_of_activations_take_little_beside_what_a_step_must_hold(monkeypatch):
+    all_at_once, quiet, _ = of_images(10**9, monkeypatch)
+    losses, told, step = of_images(0, monkeypatch)
+    assert "chunks" not in quiet
+    found = re.search(r"in (\d+) chunks: .* where a step must hold", told)
+    assert found is not None, told
+    assert 1 < int(found[1]) < 6
+    assert next(iter(step.choices.values())).startswith(f"{found[1]} chunks")
+    torch.testing.assert_close(losses, all_at_once, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_saved_is_what_autograd_keeps():
+    stack = ch.Stack([Images() for _ in range(6)])
+    step = ch.train_step(stack, F.cross_entropy, ch.optim.SGD(stack, lr=0.0), engine="eager")
+    x = ch.each(torch.randn(6, 4, 1, 12, 12))
+    given = arguments(((x,), {}, (torch.arange(4),)), {}, 6)
+    sizes: dict[int, int] = {}
+    known = {t.untyped_storage().data_ptr() for t in (*stack.parameters(), x.value)}
+
+    def keep(tensor):
+        memory = tensor.untyped_storage()
+        if memory.data_ptr() not in known:
+            sizes[memory.data_ptr()] = memory.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        step(x, torch.arange(4))
+    assert 6 * saved(step._eager, given, Key(0, 0)) == pytest.approx(sum(sizes.values()), rel=0.05)
 
 
 def test_the_prediction_is_what_lives_at_once():

@@ -154,7 +154,10 @@ def killed(ranks: Any, whole: Any, out: Path, who: int, phase: int) -> bool:
     if ended.codes == [0, 0, 0]:
         return False
     assert ended.codes[who] == -signal.SIGKILL, ended.err
-    assert all(c == 1 for rank, c in enumerate(ended.codes) if rank != who), ended.err
+    # Those that had done their part are well once the last checkpoint is whole.
+    well = {0, 1} if (out / "checkpoints/32/complete.json").exists() else {1}
+    others = {c for rank, c in enumerate(ended.codes) if rank != who}
+    assert others <= well, (phase, ended.codes, ended.err)
     ended = ranks.run(code(out), 2)
     assert ended.codes == [0, 0], ended.err
     assert_close(flat(whole[0]), flat(ended.said[0]))

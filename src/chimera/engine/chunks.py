@@ -21,21 +21,14 @@ from chimera.engine.eager import Eager, checked_losses
 from chimera.engine.fast import APART, Turns, why
 from chimera.engine.graph import StepGraph
 from chimera.engine.kinds import Kind, Kinds, name_of, notes_of, shapes_of
-from chimera.engine.prediction import memory_of, predicted
+from chimera.engine.prediction import learn
 from chimera.engine.program import Members
+from chimera.engine.room import count_of
 from chimera.engine.shared import shared
 from chimera.engine.tensors import Tensors, relative
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.outputs import merge
-from chimera.stack.plan import plan_of
-from chimera.stack.stack import Stack
 
-# Of the memory of the machine, what a step may take unless it is told.
-SHARE = 0.8
-# Less than this, parameters and arguments together, is not worth a prediction.
-WATCHED_FROM = 256 << 20
-# Tensors of the optimizer's as large as a parameter: two means, and what a step works in.
-STATES = 3
 _CHUNKS = "chunks"
 
 
@@ -287,22 +280,6 @@ def _gradient(parameter: Tensor, rows: Tensor) -> Tensor:
     return parameter.grad[start : start + len(rows)]
 
 
-def learn(stack: Stack, eager: Eager, given: Arguments, key: Key) -> None:
-    """Find how each group runs such a call by its first two members, where it is not known."""
-    for group, _ in stack.parts():
-        plan = plan_of(group, given)
-        if not plan.fresh or plan.alone is not None:
-            continue
-        few = group.positions[:2]
-        small = Stack([stack[position] for position in few], seed=stack.seed)
-        small.members = tuple(stack.members[position] for position in few)
-        mine = given.take(index_of(few, group.device))
-        with torch.no_grad():
-            small.run(eager.call, mine, key)
-        ((twin, _),) = small.parts()
-        group.plans.update(twin.plans)
-
-
 def check_memory(memory: object) -> None:
     """Refuse what is no number of bytes.
 
@@ -342,31 +319,5 @@ def chunks_of(
             return None
         told = f"members run in {parts}, as the run chose before"
         return Chunks(eager, int(many), name_of(given), told, rule, chosen)
-    own = eager.own()
-    weights = sum(tensor.nbytes for tensor in own)
-    data = sum(leaf.nbytes for leaf in given.leaves if isinstance(leaf, Tensor))
-    if memory is None and weights + data < WATCHED_FROM:
-        return None
-    fixed = weights * (2 + STATES) + data
-    limit = memory or round(SHARE * memory_of(eager.stack.device))
-    if memory is not None and fixed >= memory:
-        raise ValueError(
-            f"memory={memory} bytes do not hold parameters, gradients, the optimizer's state and "
-            f"the arguments, {fixed} bytes together"
-        )
-    learn(eager.stack, eager, given, key)
-    each = predicted(eager, given, key)
-    members = len(eager.stack)
-    room = max(limit - fixed, each)
-    count = min(members, -int(-each * members // room))
-    if count <= 1:
-        return None
-    told = (
-        f"members run in {count} chunks: all at once take {_mib(fixed + each * members)} MiB by "
-        f"prediction, of {_mib(limit)}"
-    )
-    return Chunks(eager, count, name_of(given), told, rule)
-
-
-def _mib(size: float) -> int:
-    return round(size / 2**20)
+    count, told = count_of(eager, given, key, memory)
+    return None if count == 1 else Chunks(eager, count, name_of(given), told, rule)

@@ -1,6 +1,6 @@
-"""What a step takes in memory, predicted from shapes: the same stack is told the same.
+"""What a step takes in memory, predicted by its first two members: the same stack is told the same.
 
-Of the recorded step of two members: what lives between its operations.
+What autograd saves for the backward pass, and what lives between the operations of a recording.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.fx import GraphModule
 
 from chimera.draws.mode import Key
@@ -17,7 +18,53 @@ from chimera.engine.eager import Eager
 from chimera.engine.graph import StepGraph
 from chimera.engine.program import Members
 from chimera.stack.each import Arguments, index_of
+from chimera.stack.plan import plan_of
 from chimera.stack.stack import Stack
+
+
+def learn(stack: Stack, eager: Eager, given: Arguments, key: Key) -> None:
+    """Find how each group runs such a call by its first two members, where it is not known."""
+    for group, _ in stack.parts():
+        plan = plan_of(group, given)
+        if not plan.fresh or plan.alone is not None:
+            continue
+        few = group.positions[:2]
+        small = Stack([stack[position] for position in few], seed=stack.seed)
+        small.members = tuple(stack.members[position] for position in few)
+        mine = given.take(index_of(few, group.device))
+        with torch.no_grad():
+            small.run(eager.call, mine, key)
+        ((twin, _),) = small.parts()
+        group.plans.update(twin.plans)
+
+
+def saved(eager: Eager, given: Arguments, key: Key) -> float:
+    """The bytes that autograd saves of one member for the backward pass, the parameters aside.
+
+    Of the first two members of the first group, which run once.
+
+    Raises:
+        Uncapturable: the step is more than tensor operations.
+    """
+    program, given, count = _few(eager, given, key)
+    moving = program.moving(given)
+    rows = [tensor.detach() for tensor in program.tensors()]
+    for place in program.trained:
+        rows[place].requires_grad_()
+    for place in program.buffers:
+        rows[place] = rows[place].clone()
+    known = {tensor.untyped_storage().data_ptr() for tensor in (*rows, *moving)}
+    kept: dict[int, int] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), saved_tensors_hooks(save, lambda tensor: tensor):
+        _losses = program.outputs(rows, moving, torch.as_tensor(key.step, device=rows[0].device))
+    return sum(kept.values()) / count
 
 
 def predicted(eager: Eager, given: Arguments, key: Key) -> float:
@@ -29,14 +76,20 @@ def predicted(eager: Eager, given: Arguments, key: Key) -> float:
     Raises:
         Uncapturable: the step is more than tensor operations.
     """
+    program, given, count = _few(eager, given, key)
+    graph = StepGraph(program, None, None, given, parted=True)
+    return peak(graph.graphs[0]) / count
+
+
+def _few(eager: Eager, given: Arguments, key: Key) -> tuple[Members, Arguments, int]:
+    """The call of the first two members of the first group, their arguments, and how many."""
     stack = eager.stack
     few = stack.parts()[0][0].positions[:2]
     small = Stack([stack[position] for position in few], seed=stack.seed)
     mine = given.take(index_of(few, stack.device))
     with torch.no_grad():
         small.run(eager.call, mine, key)
-    graph = StepGraph(Members(small, eager.call, mine), None, None, mine, parted=True)
-    return peak(graph.graphs[0]) / len(few)
+    return Members(small, eager.call, mine), mine, len(few)
 
 
 def peak(graph: GraphModule) -> int:
