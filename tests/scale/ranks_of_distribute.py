@@ -506,6 +506,77 @@ class Counts(nn.Module):
         return self.linear(x)
 
 
+class Heads(nn.Module):
+    """Several outputs, of which a loss may use some; a layer that calls may leave out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.extra = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.heads = nn.ModuleList(nn.Linear(6, 2) for _ in range(3))
+
+    def forward(self, x: Tensor, extra: bool = False) -> tuple[Tensor, ...]:
+        h = torch.tanh(self.trunk(x))
+        h = h + self.extra(h) if extra else h
+        return tuple(head(h) for head in self.heads)
+
+
+@case
+def unused_outputs() -> Any:
+    """AdamW moves whatever has a gradient: each step uses one head, some an extra layer."""
+    apart = {}
+    for inputs in ("same", "each"):
+        torch.manual_seed(0)
+        net = Heads().double()
+        wide = ch.distribute(copy.deepcopy(net), "replicate", inputs=inputs)
+        moves = [torch.optim.AdamW(one.parameters(), lr=0.01) for one in (net, wide)]
+        for step, rows in enumerate(ROWS):
+            x = torch.randn(rows + 3, 6, generator=torch.Generator().manual_seed(step)).double()
+            mine = x
+            if inputs == "each":
+                mine = x.tensor_split(dist.get_world_size())[dist.get_rank()]
+            for one, move, given in ((net, moves[0], x), (wide, moves[1], mine)):
+                move.zero_grad()
+                one(given, step % 4 == 3)[step % 3].square().sum(1).mean().backward()
+                move.step()
+            blank = [[p.grad is None for p in one.parameters()] for one in (net, wide)]
+            apart[f"{inputs} {step}"] = float(blank[0] != blank[1])
+        pairs = zip(net.parameters(), wide.parameters(), strict=True)
+        apart[inputs] = max((a - b).abs().max().item() for a, b in pairs)
+        wide.zero_grad()
+        mine = torch.randn(2, 6, dtype=torch.float64)
+        dist.broadcast(mine, 0)
+        outs = wide(mine)
+        (outs[dist.get_rank() % 2] if inputs == "each" else outs[0]).sum().backward()
+        blank = [head.weight.grad is None for head in wide.heads]
+        apart[f"{inputs} apart"] = float(blank != [False, inputs == "same", True])
+    return apart
+
+
+@case
+def dealt_too() -> Any:
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, w: Tensor) -> Tensor:
+            return self.linear(x) @ w
+
+    def told(rows: int) -> str:
+        try:
+            ch.distribute(Weighted(), "replicate")(torch.ones(rows, 4), torch.ones(4, 4))
+        except Exception as error:  # noqa: BLE001 - the test shows it
+            return f"{type(error).__name__} {error} {getattr(error, '__notes__', '')}"
+        return "ran"
+
+    whole = ch.distribute(Weighted(), "replicate", whole=["w"])
+    return {
+        "dealt": told(4),
+        "other rows": told(5),
+        "whole": tuple(whole(torch.ones(4, 4), torch.ones(4, 4)).shape),
+    }
+
+
 @case
 def automatic() -> Any:
     spec = ch.spec(300, 6)

@@ -58,11 +58,23 @@ def test_outputs_gradients_and_ten_steps_are_the_networks(found: Any, net: str, 
         assert case["class"]
 
 
-@pytest.mark.parametrize("name", ["own_rows", "accumulated", "input_gradients", "odd_networks"])
+@pytest.mark.parametrize(
+    "name", ["own_rows", "accumulated", "input_gradients", "odd_networks", "unused_outputs"]
+)
 def test_other_uses_give_the_networks_gradients(found: Any, name: str) -> None:
     for rank in found:
         assert isinstance(rank[name], dict), rank[name]
         assert all(value < 1e-12 for value in rank[name].values()), rank[name]
+
+
+def test_an_argument_without_rows_is_named(found: Any) -> None:
+    for rank in found:
+        told = rank["dealt_too"]
+        assert isinstance(told, dict), told
+        assert "w has as many rows as the batch, 4, and was dealt out with it" in told["dealt"]
+        assert "whole=['w']" in told["dealt"]
+        assert told["other rows"] == "ran"
+        assert told["whole"] == [4, 4]
 
 
 def test_a_part_of_it_is_plain_or_one_clear_error(found: Any) -> None:

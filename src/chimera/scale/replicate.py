@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from chimera.draws.seeds import forked
-from chimera.paths.nest import flatten
-from chimera.scale.record import put_back, run_alone
 from chimera.scale.spread import Spread
+from chimera.scale.used import AllUsed
 from chimera.scale.world import copy_from_first, on_first
 
 # torch 2.13 renames the option; what each rank's buffers hold is the same by what is checked.
@@ -46,13 +44,15 @@ class Replicas:
         if trained != self._trained or self._engine is None:
             self._engine = None  # its hooks go before others come
             self._engine = DistributedDataParallel(
-                self._net,
+                AllUsed(self._net, apart=self._spread.apart),
                 device_ids=[self._device.index] if self._device.type == "cuda" else None,
                 **_LEFT_ALONE,
-                find_unused_parameters=_leaves_some_out(self._net, args, kwargs),
+                find_unused_parameters=True,  # a call may take another way than the first
             )
             self._trained = trained
-        return self._engine(*args, **kwargs)
+        with warnings.catch_warnings():  # that none was unused, which a later call may change
+            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+            return self._engine(*args, **kwargs)
 
     def whole(self, value: Any) -> Any:
         return value
@@ -62,22 +62,3 @@ class Replicas:
 
     def write(self, action: Callable[[], None]) -> None:
         on_first(action)
-
-
-def _leaves_some_out(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether some trained parameter has no part in the outputs, on any rank."""
-    with torch.enable_grad(), forked(0), put_back(net):
-        outputs = flatten(run_alone(net, args, kwargs), objects=True)[0]
-        ends = [t for t in outputs if isinstance(t, Tensor) and t.requires_grad]
-        trained = [p for p in net.parameters() if p.requires_grad]
-        grads = (
-            torch.autograd.grad(
-                ends, trained, [torch.ones_like(e) for e in ends], allow_unused=True
-            )
-            if ends
-            else [None]
-        )
-    found = torch.tensor([any(grad is None for grad in grads)], dtype=torch.int32)
-    found = found.to(trained[0].device)
-    dist.all_reduce(found, op=dist.ReduceOp.MAX)
-    return bool(found.item())

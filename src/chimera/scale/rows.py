@@ -12,13 +12,14 @@ the inputs get is divided again, and put together from all ranks where each was 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from chimera.build.inputs import Inputs
@@ -75,6 +76,27 @@ def batch_of(args: tuple[Any, ...], kwargs: dict[str, Any], whole: frozenset[int
         for leaf, may in leaves
     )
     return Batch(Inputs(args, kwargs), rows, cut)
+
+
+def dealt_too(net: nn.Module, batch: Batch, few: int) -> str:
+    """What to do if an argument that was dealt out beside the first one has no rows; or nothing."""
+    names = list(inspect.signature(net.forward).parameters)
+    marks = iter(batch.cut)
+    args, kwargs = batch.inputs.args, batch.inputs.kwargs
+    given = [(names[i] if i < len(names) else str(i), value) for i, value in enumerate(args)]
+    found = []
+    for name, value in (*given, *kwargs.items()):
+        cut = [next(marks) for _ in flatten(value)[0]]
+        if any(cut):
+            found.append(name)
+    if len(found) < 2:
+        return ""
+    several = len(found) > 2
+    return (
+        f"{' and '.join(found[1:])} {'have' if several else 'has'} as many rows as the batch, "
+        f"{batch.rows}, and {'were' if several else 'was'} dealt out with it ({few} rows were "
+        f"tried); an argument that has no rows is named to ch.distribute: whole={found[1:]!r}"
+    )
 
 
 @dataclass(frozen=True)

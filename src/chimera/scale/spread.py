@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from chimera.scale.rows import (
     Batch,
     Shares,
     batch_of,
+    dealt_too,
     given_rows,
     joined_rows,
     own_rows,
@@ -34,6 +36,9 @@ class Spread:
         device: where this rank computes.
         inputs: "same": every rank is given the whole batch. "each": each its own rows.
         whole: positions and names of arguments without rows.
+
+    Attributes:
+        apart: whether each rank is given its own rows.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Spread:
         self._synchronized = any(isinstance(m, nn.SyncBatchNorm) for m in net.modules())
         self._probed: set[bool] = set()
         self._compared = False
+        self.apart = inputs == "each"
 
     def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The outputs; ``call`` runs the network on this rank's part."""
@@ -106,7 +112,14 @@ class Spread:
             most = shares.counts.index(max(shares.counts))
             few = from_rank(_on_cpu(few) if dist.get_rank() == most else None, most)
         here = self._here(few)
-        refuse(probe(self._net, Batch(here, few.rows, few.cut)))
+        hint = dealt_too(self._net, given, few.rows)
+        try:
+            mixed = probe(self._net, Batch(here, few.rows, few.cut))
+        except Exception as error:
+            if hint:
+                error.add_note(f"distribute: {hint}")
+            raise
+        refuse(replace(mixed, mend=f"{mixed.mend}; {hint}") if mixed and hint else mixed)
         self._probed.add(mode)
 
 
