@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import chimera as ch
-from chimera.engine.chunks import STATES
 from chimera.engine.graph import StepGraph
+from chimera.engine.room import STATES
 
 WIDTH = 4
 LAYERS = {
