@@ -1,71 +1,31 @@
 """Members in chunks, where the activations of all of them at once would not fit.
 
 Contract: losses, gradients, draws and buffers are those of all members at once; a chunk's
-activations are gone before the next begins. How many chunks there are follows from a prediction,
-which sees shapes alone: the same stack on the same machine runs in the same chunks. The engine
-takes a chunk as it takes a step: eagerly, until its rule is ready to record and compile; then each
-chunk is recorded, and those that differ in their members alone share what was compiled.
+activations are gone before the next begins. The engine takes a chunk as it takes a step: eagerly,
+until its rule is ready to record and compile; then each chunk is recorded, and those that differ in
+their members alone share what was compiled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from chimera.draws.mode import Key
 from chimera.engine.choice import Rule
-from chimera.engine.eager import Eager, checked_losses
+from chimera.engine.eager import Eager
 from chimera.engine.fast import APART, Turns, why
 from chimera.engine.graph import StepGraph
-from chimera.engine.kinds import Kind, Kinds, name_of, notes_of, shapes_of
-from chimera.engine.prediction import learn
-from chimera.engine.program import Members
-from chimera.engine.room import count_of
+from chimera.engine.kinds import Kind, Kinds, notes_of, shapes_of
+from chimera.engine.learned import learn
+from chimera.engine.part import Part
 from chimera.engine.shared import shared
 from chimera.engine.tensors import Tensors, relative
 from chimera.stack.each import Arguments, index_of
-from chimera.stack.outputs import merge
 
-_CHUNKS = "chunks"
-
-
-class Part:
-    """Some members of a kind of call, as a program of their own.
-
-    Args:
-        whole: of all members.
-        spans: the places in each group of those that run.
-        given: arguments of all members; others of the same shapes may stand for them.
-
-    Attributes:
-        trained, buffers, shape: as of every program.
-        positions: the members, in the order of the losses.
-    """
-
-    def __init__(self, whole: Members, spans: Sequence[range], given: Arguments) -> None:
-        self._whole, self._spans, self._given = whole, spans, given
-        self.trained, self.buffers = whole.trained, whole.buffers
-        self.positions = whole.positions(spans)
-        self.shape: tuple[int, ...] = (len(self.positions),)
-
-    def tensors(self) -> list[Tensor]:
-        """The rows of the stacked tensors."""
-        return self._whole.narrowed(self._whole.tensors(), self._spans)
-
-    def moving(self, given: Arguments) -> list[Tensor]:
-        """The tensors among the arguments of all members."""
-        return self._whole.moving(given)
-
-    def outputs(self, tensors: Sequence[Tensor], moving: Sequence[Tensor], step: Tensor) -> Any:
-        """The losses of the members; see ``Members.outputs``."""
-        arguments = iter(moving)
-        leaves = [next(arguments) if isinstance(x, Tensor) else x for x in self._given.leaves]
-        given = Arguments(leaves, self._given.own, self._given.shape)
-        outputs = self._whole.of_part(list(tensors), given, step, self._spans)
-        return checked_losses(merge(outputs), len(self.positions))
+CHUNKS = "chunks"
 
 
 class Chunks:
@@ -98,7 +58,7 @@ class Chunks:
         """What a run records of it, and ``chunks_of`` is told when it goes on."""
         chosen = {kind.choice for kind in self._kinds}
         (one,) = chosen if len(chosen) == 1 else ("",)
-        return f"{self.count} {_CHUNKS}" + (f", {one}" if one else "")
+        return f"{self.count} {CHUNKS}" + (f", {one}" if one else "")
 
     def notes(self) -> list[str]:
         """Whole sentences for ``explain``."""
@@ -112,7 +72,7 @@ class Chunks:
         Raises:
             Uncapturable: the members need more than tensor operations.
         """
-        learn(self._eager.stack, self._eager, given, key)
+        learn(self._eager.stack, self._eager.call, given, key)
         losses = self._gradients(given, key, expected)
         self._eager.update(losses)
         return losses
@@ -278,46 +238,3 @@ def _gradient(parameter: Tensor, rows: Tensor) -> Tensor:
         parameter.grad = torch.zeros_like(parameter)
     start = (rows.storage_offset() - parameter.storage_offset()) // max(parameter.stride(0), 1)
     return parameter.grad[start : start + len(rows)]
-
-
-def check_memory(memory: object) -> None:
-    """Refuse what is no number of bytes.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int)):
-        raise TypeError(f"memory is a number of bytes; got {memory!r:.60}")
-
-
-def chunks_of(
-    eager: Eager,
-    given: Arguments,
-    key: Key,
-    memory: int | None,
-    rule: Rule | None,
-    before: str | None = None,
-) -> Chunks | None:
-    """The chunks in which a stack runs; None for all members at once.
-
-    Args:
-        eager: whose step it is.
-        given: arguments of all members.
-        key: of the draws.
-        memory: the most bytes that a step may take in all; a share of the machine's unless given.
-        rule: says when chunks are recorded and compiled; None for never.
-        before: what the run chose before it was stopped, where it was.
-
-    Raises:
-        ValueError: not even parameters, gradients and the optimizer's state fit in ``memory``.
-        Uncapturable: the step is more than tensor operations.
-    """
-    if before is not None:
-        parts, _, chosen = before.partition(", ")
-        many, _, what = parts.partition(" ")
-        if what != _CHUNKS:
-            return None
-        told = f"members run in {parts}, as the run chose before"
-        return Chunks(eager, int(many), name_of(given), told, rule, chosen)
-    count, told = count_of(eager, given, key, memory)
-    return None if count == 1 else Chunks(eager, count, name_of(given), told, rule)

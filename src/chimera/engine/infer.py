@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chimera.draws.mode import Key
 from chimera.engine.choice import Rule, as_engine, rule_of
 from chimera.engine.cost import checked_cost
 from chimera.engine.fast import APART, why
 from chimera.engine.graph import Run
 from chimera.engine.kinds import Kind, Kinds, notes_of, shapes_of
+from chimera.engine.learned import learn
 from chimera.engine.network import Network, standing
 from chimera.engine.program import Members, Program, Uncapturable
 from chimera.engine.surroundings import around
@@ -155,6 +157,7 @@ class Infer:
         module = self.module
         if not isinstance(module, Stack):
             return Network(module, _call, given)
+        learn(module, _call, given, Key(module.seed, 0))
         if any(plan_of(group, given).draws for group, _ in module.parts()):
             raise Uncapturable("it draws random numbers")
         return Members(module, _call, given)

@@ -18,24 +18,7 @@ from chimera.engine.eager import Eager
 from chimera.engine.graph import StepGraph
 from chimera.engine.program import Members
 from chimera.stack.each import Arguments, index_of
-from chimera.stack.plan import plan_of
 from chimera.stack.stack import Stack
-
-
-def learn(stack: Stack, eager: Eager, given: Arguments, key: Key) -> None:
-    """Find how each group runs such a call by its first two members, where it is not known."""
-    for group, _ in stack.parts():
-        plan = plan_of(group, given)
-        if not plan.fresh or plan.alone is not None:
-            continue
-        few = group.positions[:2]
-        small = Stack([stack[position] for position in few], seed=stack.seed)
-        small.members = tuple(stack.members[position] for position in few)
-        mine = given.take(index_of(few, group.device))
-        with torch.no_grad():
-            small.run(eager.call, mine, key)
-        ((twin, _),) = small.parts()
-        group.plans.update(twin.plans)
 
 
 def saved(eager: Eager, given: Arguments, key: Key) -> float:

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from chimera.draws.mode import Key
+from chimera.engine.learned import learn
 from chimera.paths.hooks import any_hooks
 from chimera.stack.batched import Call, run_batched
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.group import Group
 from chimera.stack.outputs import Outputs, merge
-from chimera.stack.plan import plan_of
+from chimera.stack.plan import ONLY_MEMBER, plan_of
 from chimera.stack.rules.autocast import autocast_of
 from chimera.stack.stack import Stack
 
@@ -61,6 +62,7 @@ class Members:
         self._stack, self._call, self._given = stack, call, given
         self._groups = stack.parts()
         self.shape: tuple[int, ...] = (len(stack),)
+        learn(stack, call, given, Key(stack.seed, 0))
         for group, _ in self._groups:
             _check(group, given)
         tensors = self.tensors()
@@ -177,7 +179,7 @@ def silent() -> Any:
 
 def _check(group: Group, given: Arguments) -> None:
     plan = plan_of(group, given)
-    if plan.alone is not None:
+    if plan.alone not in (None, ONLY_MEMBER):
         raise Uncapturable(f"members run one by one: {plan.alone}")
     assert not plan.fresh
     if plan.casts or autocast_of(group.device) is not None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from chimera.draws.mode import Key
 from chimera.engine.eager import Eager
-from chimera.engine.prediction import learn, memory_of, predicted, saved
+from chimera.engine.learned import learn
+from chimera.engine.prediction import memory_of, predicted, saved
 from chimera.stack.each import Arguments
 
 # Of the memory of the machine, what a step may take unless it is told.
@@ -51,7 +52,7 @@ def count_of(eager: Eager, given: Arguments, key: Key, memory: int | None) -> tu
         if isinstance(leaf, Tensor):
             data += leaf.nbytes
             every += leaf.nbytes * (1 if own else members)
-    if memory is None and weights + every < WATCHED_FROM:
+    if memory is None and (members == 1 or weights + every < WATCHED_FROM):
         return 1, ""
     fixed = weights * (2 + STATES) + data
     if memory is not None and fixed >= memory:
@@ -59,7 +60,7 @@ def count_of(eager: Eager, given: Arguments, key: Key, memory: int | None) -> tu
             f"memory={memory} bytes do not hold parameters, gradients, the optimizer's state and "
             f"the arguments, {fixed} bytes together"
         )
-    learn(eager.stack, eager, given, key)
+    learn(eager.stack, eager.call, given, key)
     held = round(saved(eager, given, key) * members)
     if memory is None and fixed + MOST_OF_SAVED * held < FREE:
         return 1, ""

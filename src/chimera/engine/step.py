@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from chimera.build.inputs import Inputs, as_inputs
 from chimera.draws.mode import Key, overridden
 from chimera.engine.choice import as_engine, rule_of
-from chimera.engine.chunks import Chunks, check_memory, chunks_of
+from chimera.engine.chunking import check_memory, chunks_of
+from chimera.engine.chunks import Chunks
 from chimera.engine.eager import Eager
 from chimera.engine.fast import Fast, why
 from chimera.engine.kinds import name_of

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chimera.engine.program import Uncapturable
 from chimera.engine.reached import DERIVED, GONE, Reached
@@ -225,10 +225,15 @@ class _Kept:
     def _in_tensors(self) -> list[str]:
         wrote = []
         for (place, tensor), (at, copy) in zip(self._reached.tensors, self._tensors, strict=True):
-            if not unchanged(tensor, at):
+            if not unchanged(tensor, at) or not _equal(tensor, copy):
                 wrote.append(place)
                 tensor.copy_(copy)
         return wrote
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether all numbers are the same; batch norm changes some that torch does not count."""
+    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def _pairs(reached: Reached) -> list[tuple[dict[Any, Any], Any]]:

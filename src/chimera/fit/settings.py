@@ -8,7 +8,7 @@ from torch import Tensor
 
 from chimera.draws.seeds import as_seed
 from chimera.engine.choice import as_engine
-from chimera.engine.chunks import check_memory
+from chimera.engine.chunking import check_memory
 from chimera.fit.data import Data
 from chimera.fit.losses import Loss, task_loss
 from chimera.fit.metrics import Custom, Metric, MetricFunction, task_metric

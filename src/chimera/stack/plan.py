@@ -60,6 +60,9 @@ class Plan:
     parts: int = 1
 
 
+ONLY_MEMBER = "the only member of its structure"
+"""Why eager runs a member by itself; a recording need not."""
+
 _MOST_SEEN = 256
 
 
@@ -167,8 +170,6 @@ def _must_run_alone(group: Group) -> str | None:
 
 
 def _alone_for(group: Group) -> str | None:
-    if len(group) == 1:
-        return "the only member of its structure"
     if group.reading.hooks:
         where = group.reading.hooks[0] or "the module itself"
         return f"hooks ({where}) fire once a member"
@@ -178,7 +179,7 @@ def _alone_for(group: Group) -> str | None:
     for index, name in group.own.keys() - set(group.numbers.wheres):
         where = group.reading.modules[index][0] or "the module itself"
         return f"{where}: a call gave members different values of the attribute {name!r}"
-    return None
+    return ONLY_MEMBER if len(group) == 1 else None
 
 
 def _learn(plan: Plan, parts: _Parts) -> None:
