@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from chimera.engine.places import Places
 from chimera.engine.reached import Reached
 from chimera.engine.reads import is_installed, reads_of
 
@@ -103,7 +104,7 @@ def test_numbers_of_other_types_are_others(value, same):
 def test_what_cannot_be_followed_is_told(value, reason):
     net = Quiet()
     net.w0 = value
-    assert any(reason in told for told in Reached({"net": net}, [net]).unfollowed)
+    assert any(reason in told for told in Places({"net": net}, [net]).unfollowed)
 
 
 def test_small_arrays_are_followed_and_large_ones_are_not():
@@ -115,6 +116,75 @@ def test_small_arrays_are_followed_and_large_ones_are_not():
     net.w0[1] = 2
     assert not reached.holds()
     net.w0 = numpy.ones(3000)
-    assert any("array of 3000" in told for told in Reached({"net": net}, [net]).unfollowed)
+    assert any("array of 3000" in told for told in Places({"net": net}, [net]).unfollowed)
     net.w0 = numpy.random.default_rng(0)
-    assert any("Generator" in told for told in Reached({"net": net}, [net]).unfollowed)
+    assert any("Generator" in told for told in Places({"net": net}, [net]).unfollowed)
+
+
+def test_what_grows_is_another_and_what_shrinks_again_is_the_same():
+    net = Quiet()
+    net.w0 = [1.0]
+    reached = Reached({"net": net}, [net])
+    net.w0.append(1.0)
+    assert not reached.holds()
+    net.w0.pop()
+    assert reached.holds()
+    net.w0[0] = 2.0
+    assert not reached.holds()
+
+
+class Slotted:
+    __slots__ = ("__hidden", "shown")
+
+    def __init__(self):
+        self.__hidden, self.shown = 1.0, 2.0
+
+    def set(self, value):
+        self.__hidden = value
+
+
+def test_slots_are_followed_under_their_mangled_names():
+    net = Quiet()
+    net.w0 = Slotted()
+    reached = Reached({"net": net}, [net])
+    assert reached.holds()
+    net.w0.set(5.0)
+    assert not reached.holds()
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * x * FACTOR
+
+
+FACTOR = 2.0
+
+
+def test_the_backward_of_a_function_is_followed(monkeypatch):
+    reached = Reached({"loss": lambda x: Square.apply(x).sum()}, [])
+    assert reached.holds()
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert not reached.holds()
+    assert reached.changed() == ["FACTOR"]
+
+
+@functools.lru_cache
+def cached(n):
+    return n * FACTOR
+
+
+def test_what_caches_wrap_and_methods_are_bound_to_is_followed(monkeypatch):
+    box = [1]
+    reached = Reached({"loss": lambda x: cached(3), "count": box.count}, [])
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert not reached.holds()
+    reached = Reached({"count": box.count}, [])
+    box.append(1)
+    assert not reached.holds()

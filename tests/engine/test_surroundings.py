@@ -4,6 +4,7 @@ import copy
 import functools
 import itertools
 import types
+import warnings
 
 import pytest
 import torch
@@ -492,6 +493,79 @@ def test_a_replaced_network_of_the_loss_is_seen():
         found.append(torch.stack(losses))
     torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
     assert len(list(step._single.kinds)) == 3
+
+
+def test_hooks_of_all_modules_are_left_to_eager():
+    found = []
+    for engine in ("eager", "compiled"):
+        torch.manual_seed(0)
+        net = nn.Linear(4, 4).double()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        step = ch.train_step(net, F.mse_loss, optimizer, engine=engine)
+        losses = [step(X, Y) for _ in range(4)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ch.ChimeraWarning)
+            handle = nn.modules.module.register_module_forward_hook(lambda m, a, out: out * 2)
+            try:
+                losses += [step(X, Y) for _ in range(4)]
+            finally:
+                handle.remove()
+        found.append(torch.stack(losses))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+    assert "hooks of all modules" in str(ch.explain(step))
+
+
+class How:
+    gain = 1.0
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.own = nn.Linear(4, 4)
+
+    def forward(self, x, how):
+        return self.own(x) * how.gain
+
+
+def test_an_object_among_the_arguments_is_left_to_eager():
+    how = How()
+    net = Scaled().double()
+    call = ch.infer(net, engine="compiled")
+    for turn in range(6):
+        how.gain = float(turn)
+        if turn == 2:
+            with pytest.warns(ch.ChimeraWarning, match="an argument is a How"):
+                assert torch.equal(call(X, how), net(X, how))
+        else:
+            assert torch.equal(call(X, how), net(X, how))
+
+
+class Difficult:
+    """Says what it holds by Python that fails."""
+
+    ready = True
+
+    @property
+    def __dict__(self):
+        if self.ready:
+            return {}
+        raise RuntimeError("planted")
+
+
+def test_what_cannot_be_looked_at_is_left_to_eager_and_told(monkeypatch):
+    box = {"w": 1.0, "object": Difficult()}
+    net = nn.Linear(4, 4).double()
+    step = ch.train_step(
+        net, lambda out, y: F.mse_loss(out, y) * box["w"],
+        torch.optim.SGD(net.parameters(), lr=0.0), engine="compiled",
+    )  # fmt: skip
+    first = [step(X, Y) for _ in range(4)][-1]
+    monkeypatch.setattr(Difficult, "ready", False)
+    box["w"] = 2.0
+    with pytest.warns(ch.ChimeraWarning, match="cannot be followed .RuntimeError: planted"):
+        second = step(X, Y)
+    torch.testing.assert_close(second, 2 * first)
 
 
 def test_what_a_recording_writes_is_put_back():

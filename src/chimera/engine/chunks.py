@@ -158,7 +158,7 @@ class Chunks:
         parts = self._parts(given)
         try:
             if kind.recorded is None:
-                with eager.surroundings.untouched(kind.state):
+                with eager.surroundings.untouched(kind.state, given):
                     kind.recorded = [
                         (part, StepGraph(part, None, None, given, parted=True)) for part in parts
                     ]

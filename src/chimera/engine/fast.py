@@ -191,7 +191,7 @@ class Fast:
 
     def _recorded(self, kind: Kind, given: Arguments) -> StepGraph:
         eager = self._eager
-        with eager.surroundings.untouched(kind.state):
+        with eager.surroundings.untouched(kind.state, given):
             program = eager.program(given)
             parted = eager.hook is not None
             if self._recording is None:

@@ -150,7 +150,7 @@ class Infer:
         return output
 
     def _recorded(self, kind: Kind, given: Arguments) -> _Graph:
-        with self._kinds.surroundings.untouched(kind.state):
+        with self._kinds.surroundings.untouched(kind.state, given):
             return _Graph(self._program(given), given)
 
     def _program(self, given: Arguments) -> Program:

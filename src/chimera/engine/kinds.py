@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from chimera.engine.surroundings import Surroundings
-from chimera.paths.hooks import any_hooks
+from chimera.paths.hooks import any_hooks, hooks_of_all
 from chimera.paths.notice import ChimeraWarning
 from chimera.stack.each import Arguments
 
@@ -100,7 +100,7 @@ def shapes_of(given: Arguments, own: Sequence[Tensor]) -> Any:
     state = tuple(_memory(tensor) for tensor in own)
     device = own[0].device.type if own else "cpu"
     cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    chosen = cast, torch.get_default_dtype(), any_hooks(own)
+    chosen = cast, torch.get_default_dtype(), any_hooks(own), hooks_of_all()
     return (given.shape, tuple(given.own), shapes, state, chosen)
 
 

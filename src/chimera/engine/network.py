@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from chimera.engine.program import Uncapturable, silent
-from chimera.paths.hooks import has_hooks, is_hooked
+from chimera.paths.hooks import has_hooks, hooks_of_all, is_hooked
 from chimera.stack.each import Arguments
 
 Call = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
@@ -40,6 +40,8 @@ class Network:
 
     def __init__(self, module: nn.Module, call: Call, given: Arguments) -> None:
         self._module, self._call, self._given = module, call, given
+        if hooks_of_all():
+            raise Uncapturable("hooks of all modules are Python")
         for path, part in module.named_modules():
             if is_hooked(part):
                 raise Uncapturable(f"hooks ({path or 'the module itself'}) are Python")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from chimera.draws.mode import Key
 from chimera.engine.learned import learn
-from chimera.paths.hooks import any_hooks
+from chimera.paths.hooks import any_hooks, hooks_of_all
 from chimera.stack.batched import Call, run_batched
 from chimera.stack.each import Arguments, index_of
 from chimera.stack.group import Group
@@ -62,6 +62,8 @@ class Members:
         self._stack, self._call, self._given = stack, call, given
         self._groups = stack.parts()
         self.shape: tuple[int, ...] = (len(stack),)
+        if hooks_of_all():
+            raise Uncapturable("hooks of all modules are Python")
         learn(stack, call, given, Key(stack.seed, 0))
         for group, _ in self._groups:
             _check(group, given)

@@ -121,7 +121,7 @@ class Single:
         return loss
 
     def _recorded(self, kind: Kind, given: Arguments) -> StepGraph:
-        with self.kinds.surroundings.untouched(kind.state):
+        with self.kinds.surroundings.untouched(kind.state, given):
             program = Network(self._module, self._call, given)
             return StepGraph(program, None, None, given, parted=True)
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from chimera.engine.kept import Kept
+from chimera.engine.places import PLAIN
 from chimera.engine.program import Uncapturable
-from chimera.engine.reached import DERIVED, GONE, Reached
-from chimera.paths.version import unchanged, version
+from chimera.engine.reached import Reached
+from chimera.stack.each import Arguments
 from chimera.stack.stack import Stack
 
 # As many states are recorded; what changes more often is left to eager.
@@ -69,8 +70,12 @@ class Surroundings:
                 "that is changed in place is followed"
             )
             return self._current
-        self._current = len(self._states)
-        self._states.append(self._look())
+        try:
+            self._states.append(self._look())
+        except Exception as error:  # noqa: BLE001 - of an object that says what it holds by Python
+            self._stop(f"what the call reads cannot be followed ({type(error).__name__}: {error})")
+            return self._current
+        self._current = len(self._states) - 1
         return self._current
 
     def _told(self) -> str:
@@ -82,25 +87,32 @@ class Surroundings:
         self.reason = reason
 
     @contextmanager
-    def untouched(self, state: int) -> Iterator[None]:
+    def untouched(self, state: int, given: Arguments | None = None) -> Iterator[None]:
         """Around a recording: put back what it changes.
 
         Args:
             state: in which the recording is to serve.
+            given: the arguments that it is made with.
 
         Raises:
             Uncapturable: it changed something, or reads what cannot be followed.
         """
+        for leaf in () if given is None else given.leaves:
+            if not isinstance(leaf, (Tensor, *PLAIN)):
+                raise Uncapturable(
+                    f"an argument is a {type(leaf).__name__}, of which a recording cannot tell "
+                    "what is read"
+                )
         if not self._states:
             self._states.append(self._look())
         elif self.state() != state:
             raise Uncapturable(f"the call writes state ({self._told()})")
         reached = self._states[self._current]
-        if reached.unfollowed:
+        if reached.places.unfollowed:
             raise Uncapturable(
-                f"{reached.unfollowed[0]}, of which a recording cannot tell what is read"
+                f"{reached.places.unfollowed[0]}, of which a recording cannot tell what is read"
             )
-        kept = _Kept(reached)
+        kept = Kept(reached.places)
         reads_it, wrote = False, ""
         try:
             yield
@@ -136,111 +148,3 @@ def around(module: nn.Module, more: Mapping[str, Any] | None = None) -> Surround
         return {"member": [group.template for group, _ in module.parts()], **(more or {})}
 
     return Surroundings(roots, network)
-
-
-class _Kept:
-    """Copies of the places of values, to be put back."""
-
-    def __init__(self, reached: Reached) -> None:
-        self._reached = reached
-        self._spaces = [dict(space) for _, space in reached.spaces]
-        self._values = [space.get(key, GONE) for space, key in _pairs(reached)]
-        self._classes = [dict(vars(kind)) for kind in reached.classes]
-        self._cells = [cell.cell_contents for _, cell in reached.cells]
-        self._lists = [list(items) for _, items in reached.lists]
-        self._sets = [set(items) for _, items in reached.sets]
-        self._arrays = [array.copy() for _, array in reached.arrays]
-        self._tensors = [(version(t), t.detach().clone()) for _, t in reached.tensors]
-        self._slots = [getattr(thing, name, GONE) for _, thing, name in reached.slots]
-
-    def put_back(self) -> list[str]:
-        """Let everything be as it was; gives the names of what was not."""
-        return [
-            *self._in_spaces(),
-            *self._one_by_one(),
-            *self._in_containers(),
-            *self._in_tensors(),
-        ]
-
-    def _in_spaces(self) -> list[str]:
-        wrote = []
-        for (place, space), before in zip(self._reached.spaces, self._spaces, strict=True):
-            names = _different(space, before)
-            if names:
-                wrote += [f"{place}.{name}" for name in names if name not in DERIVED]
-                space.clear()
-                space.update(before)
-        for kind, own in zip(self._reached.classes, self._classes, strict=True):
-            for name in _different(vars(kind), own):
-                wrote.append(f"{kind.__name__}.{name}")
-                if name in own:
-                    setattr(kind, name, own[name])
-                else:
-                    delattr(kind, name)
-        return wrote
-
-    def _one_by_one(self) -> list[str]:
-        wrote, reached = [], self._reached
-        pairs = zip(_pairs(reached), reached.places, self._values, strict=True)
-        for (space, key), place, value in pairs:
-            if space.get(key, GONE) is value:
-                continue
-            wrote.append(place)
-            if value is GONE:
-                del space[key]
-            else:
-                space[key] = value
-        for (name, cell), contents in zip(reached.cells, self._cells, strict=True):
-            if cell.cell_contents is not contents:
-                wrote.append(name)
-                cell.cell_contents = contents
-        for (place, thing, name), value in zip(reached.slots, self._slots, strict=True):
-            if getattr(thing, name, GONE) is not value:
-                wrote.append(place)
-                if value is GONE:
-                    delattr(thing, name)
-                else:
-                    setattr(thing, name, value)
-        return wrote
-
-    def _in_containers(self) -> list[str]:
-        wrote = []
-        for (place, items), before in zip(self._reached.lists, self._lists, strict=True):
-            if len(items) != len(before) or any(a is not b for a, b in zip(items, before)):  # noqa: B905
-                wrote.append(place)
-                items.clear()
-                items.extend(before)
-        for (place, members), had in zip(self._reached.sets, self._sets, strict=True):
-            if members != had:
-                wrote.append(place)
-                members.clear()
-                members.update(had)
-        for (place, array), numbers in zip(self._reached.arrays, self._arrays, strict=True):
-            if array.tobytes() != numbers.tobytes():
-                wrote.append(place)
-                array[...] = numbers
-        return wrote
-
-    @torch.no_grad()
-    def _in_tensors(self) -> list[str]:
-        wrote = []
-        for (place, tensor), (at, copy) in zip(self._reached.tensors, self._tensors, strict=True):
-            if not unchanged(tensor, at) or not _equal(tensor, copy):
-                wrote.append(place)
-                tensor.copy_(copy)
-        return wrote
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    """Whether all numbers are the same; batch norm changes some that torch does not count."""
-    return bool(((one == other) | ((one != one) & (other != other))).all())
-
-
-def _pairs(reached: Reached) -> list[tuple[dict[Any, Any], Any]]:
-    return list(zip(reached.dicts, reached.keys, strict=True))
-
-
-def _different(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> list[Any]:
-    """The names whose values are others."""
-    names = {**before, **now}
-    return [n for n in names if now.get(n, GONE) is not before.get(n, GONE)]
