@@ -205,3 +205,31 @@ def test_mistakes_are_told():
         ch.train_step(network, lambda out, y: None, optimizer)(X.float(), Y)
     with pytest.raises(ValueError, match="depends on no parameter"):
         ch.train_step(network, lambda out, y: out.detach().sum(), optimizer)(X.float(), Y)
+
+
+def test_gradients_of_what_the_optimizer_does_not_hold_add_up(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    found = []
+    for engine in ("eager", "compiled"):
+        network = net()
+        optimizer = torch.optim.SGD(network.last.parameters(), lr=0.1)
+        step = ch.train_step(network, F.cross_entropy, optimizer, engine=engine)
+        torch.manual_seed(1)
+        for _ in range(6):
+            step(X, Y)
+        found.append([parameter.grad for parameter in network.parameters()])
+    assert "1 of 1 kinds of call are recorded" in str(ch.explain(step))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_a_step_without_gradients_is_refused_whichever_engine_takes_it(monkeypatch, engine):
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    network = net()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    step = ch.train_step(network, F.cross_entropy, optimizer, engine=engine)
+    for _ in range(4):
+        step(X, Y)
+    with torch.no_grad(), pytest.raises(ValueError, match="gradients are switched off"):
+        step(X, Y)

@@ -99,8 +99,15 @@ def shapes_of(given: Arguments, own: Sequence[Tensor]) -> Any:
     )
     state = tuple(_memory(tensor) for tensor in own)
     device = own[0].device.type if own else "cpu"
-    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    chosen = cast, torch.get_default_dtype(), any_hooks(own), hooks_of_all()
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    cast = torch.get_autocast_dtype(device) if casts else None
+    chosen = (
+        cast,
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        any_hooks(own),
+        hooks_of_all(),
+    )
     return (given.shape, tuple(given.own), shapes, state, chosen)
 
 

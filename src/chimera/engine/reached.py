@@ -78,6 +78,8 @@ class Reached:
         if self._tensors:
             form.append(list(map(_KIND, self._tensors)))
             form.append(list(map(Tensor.stride, self._tensors)))
+            # A captured graph reads where a tensor lay.
+            form.append([tensor.data_ptr() for tensor in self._tensors if tensor.is_cuda])
         if places.lists:
             form.append([len(items) for _, items in places.lists])
         if places.sets or places.arrays:

@@ -7,7 +7,7 @@ Draws come from torch's own generator, in the same order whichever engine takes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,7 +92,7 @@ class Single:
         def between(loss: Tensor, grads: list[Tensor | None]) -> None:
             self._optimizer.zero_grad()
             for place, grad in zip(graph.trained, grads, strict=True):
-                own[place].grad = grad
+                _add(own[place], grad)
             with fused(self._optimizer):
                 self._update(loss)
 
@@ -105,13 +105,18 @@ class Single:
         assert self.rule is not None
         before = [tensor.detach().clone() for tensor in own if not isinstance(tensor, nn.Parameter)]
         draws = _draws()
+        self._optimizer.zero_grad()
+        # Gradients of what the optimizer does not hold: the step's add up to them.
+        added: dict[Tensor, Tensor] = {
+            p: p.grad.clone() for p in self._module.parameters() if p.grad is not None
+        }
         loss = self._gradients(given)
         try:
             graph = kind.recorded = kind.recorded or self._recorded(kind, given)
             if self.rule.worth(kind, graph.cost, expected):
                 graph.compile(self.rule.compiler())
                 with _rewound(draws):
-                    apart = self._apart(graph, given, before, loss)
+                    apart = self._apart(graph, given, before, loss, added)
                 if apart > APART:
                     raise _Apart(f"the recorded step differs from eager by {apart:.1e}")
                 kind.graph, kind.choice = graph, self.rule.makes
@@ -126,7 +131,12 @@ class Single:
             return StepGraph(program, None, None, given, parted=True)
 
     def _apart(
-        self, graph: StepGraph, given: Arguments, before: Sequence[Tensor], loss: Tensor
+        self,
+        graph: StepGraph,
+        given: Arguments,
+        before: Sequence[Tensor],
+        loss: Tensor,
+        added: Mapping[Tensor, Tensor],
     ) -> float:
         """How far the recording is from the loss, the gradients and the buffers that are there."""
         gaps: list[float] = []
@@ -139,7 +149,7 @@ class Single:
 
         def between(other: Tensor, grads: list[Tensor | None]) -> None:
             pairs = [
-                (parameter.grad, grad)
+                (_since(parameter, added.get(parameter), grad), grad)
                 for parameter, grad in zip(graph.parameters(), grads, strict=True)
             ]
             if any((one is None) != (two is None) for one, two in pairs):
@@ -156,6 +166,27 @@ class Single:
         if self.rule is None:
             return ["engine eager: as asked"]
         return notes_of(self.rule.name, self.kinds)
+
+
+def _add(parameter: Tensor, grad: Tensor | None) -> None:
+    """Give a parameter its gradient, as a backward pass does.
+
+    One that the optimizer does not hold keeps what was there, and this adds up.
+    """
+    if grad is None:
+        return
+    if parameter.grad is None:
+        parameter.grad = grad
+    else:
+        parameter.grad += grad
+
+
+def _since(parameter: Tensor, before: Tensor | None, like: Tensor | None) -> Tensor | None:
+    """What a backward pass gave a parameter whose gradient was ``before``."""
+    if before is None or parameter.grad is None:
+        return parameter.grad
+    given = like is not None or not torch.equal(parameter.grad, before)
+    return parameter.grad - before if given else None
 
 
 class _Apart(Exception):
