@@ -72,9 +72,10 @@ class Chunks:
         Raises:
             Uncapturable: the members need more than tensor operations.
         """
-        learn(self._eager.stack, self._eager.call, given, key)
+        eager = self._eager
+        learn(eager.stack, eager.call, given, key, eager.surroundings.aside)
         losses = self._gradients(given, key, expected)
-        self._eager.update(losses)
+        eager.update(losses)
         return losses
 
     def _gradients(self, given: Arguments, key: Key, expected: int | None) -> Tensor:

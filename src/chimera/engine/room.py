@@ -60,11 +60,12 @@ def count_of(eager: Eager, given: Arguments, key: Key, memory: int | None) -> tu
             f"memory={memory} bytes do not hold parameters, gradients, the optimizer's state and "
             f"the arguments, {fixed} bytes together"
         )
-    learn(eager.stack, eager.call, given, key)
-    held = round(saved(eager, given, key) * members)
-    if memory is None and fixed + MOST_OF_SAVED * held < FREE:
-        return 1, ""
-    each = predicted(eager, given, key)
+    with eager.surroundings.aside():
+        learn(eager.stack, eager.call, given, key)
+        held = round(saved(eager, given, key) * members)
+        if memory is None and fixed + MOST_OF_SAVED * held < FREE:
+            return 1, ""
+        each = predicted(eager, given, key)
     limit = memory or round(SHARE * memory_of(eager.stack.device))
     count = _parts(each * members, limit - fixed, members)
     told = (

@@ -108,10 +108,7 @@ class Surroundings:
         elif self.state() != state:
             raise Uncapturable(f"the call writes state ({self._told()})")
         reached = self._states[self._current]
-        if reached.places.unfollowed:
-            raise Uncapturable(
-                f"{reached.places.unfollowed[0]}, of which a recording cannot tell what is read"
-            )
+        _check_followed(reached)
         kept = Kept(reached.places)
         reads_it, wrote = False, ""
         try:
@@ -125,8 +122,30 @@ class Surroundings:
                 self._stop(reason)
             raise Uncapturable(reason)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around calls that are none of the run's: what they change is put back.
+
+        Raises:
+            Uncapturable: they read what cannot be put back.
+        """
+        reached = self._look()
+        _check_followed(reached)
+        kept = Kept(reached.places)
+        try:
+            yield
+        finally:
+            kept.put_back()
+
     def _look(self) -> Reached:
         return Reached(self._roots(), self._network())
+
+
+def _check_followed(reached: Reached) -> None:
+    if reached.places.unfollowed:
+        raise Uncapturable(
+            f"{reached.places.unfollowed[0]}, of which a recording cannot tell what is read"
+        )
 
 
 def around(module: nn.Module, more: Mapping[str, Any] | None = None) -> Surroundings:
