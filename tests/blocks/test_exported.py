@@ -77,6 +77,9 @@ NETS = {
     "among other blocks": lambda: ch.Sequential(
         nn.Linear(4, 4), ch.Residual(ch.While(large, halve, 50)), nn.ReLU()
     ),
+    "behind one another": lambda: ch.Sequential(
+        nn.Linear(4, 4), ch.While(large, halve, 50), ch.Cond(large, Shrinks(), nn.Linear(4, 4))
+    ),
     "a state of two": lambda: ch.Sequential(
         ch.Parallel(nn.Identity(), nn.Linear(4, 4), combine="tuple"),
         ch.While(lambda state: large(state[0]), lambda state: (state[0] * 0.5, state[1] + 1), 9),

@@ -118,3 +118,21 @@ def test_a_scheme_that_fails_names_the_parameter_and_changes_nothing():
 def test_a_wrong_init_is_named(init, message):
     with pytest.raises(TypeError, match=message):
         ch.build(nn.Linear(2, 2), ch.spec(2, 2), init=init)
+
+
+@pytest.mark.parametrize("pattern", ["**.weight", "norm.*"])
+def test_a_scheme_and_lazy_buffers(pattern):
+    net = nn.Sequential()
+    net.linear, net.norm = nn.LazyLinear(3), nn.LazyBatchNorm1d()
+    ch.build(net, ch.spec("batch", 5), init={pattern: nn.init.zeros_})
+    assert not net.norm.weight.any()
+    assert net.norm.running_var.tolist() == [1, 1, 1]
+
+
+def test_a_failing_scheme_leaves_lazy_buffers_as_they_were():
+    net = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d())
+    with pytest.raises(ValueError, match=r"no parameter matches 'nothing'"):
+        ch.build(net, ch.spec("batch", 5), init={"nothing": nn.init.zeros_})
+    assert all(nn.parameter.is_lazy(tensor) for tensor in (*net.parameters(), net[1].running_mean))
+    ch.build(net, ch.spec("batch", 5))
+    assert net[1].running_mean.shape == (3,)

@@ -53,7 +53,9 @@ def loop(block: While, x: Any) -> Any:
 
     start = torch.zeros((), dtype=torch.int64, device=leaves[0].device)
     with _Named("While", steps, ((x,), {})):
-        return while_loop(goes_on, turn, (start, x))[1]
+        # Without a copy torch 2.13 does not trace a cond behind it: the result of a loop whose
+        # start was computed is a view of what has no size of its own.
+        return _copied(while_loop(goes_on, turn, (start, x))[1])
 
 
 def choice(block: Cond, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:

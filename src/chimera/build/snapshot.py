@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from chimera.build.datafree import is_uninitialized
 from chimera.build.twin import tensors_of
 
 
@@ -19,7 +20,7 @@ def unchanged_on_error(net: nn.Module, values: bool) -> Iterator[None]:
     """
     modules = [(module, module.__class__, _state(module)) for module in net.modules()]
     tensors = [
-        (tensor, tensor.__class__, tensor.data, tensor.data.clone() if values else None)
+        (tensor, tensor.__class__, tensor.data, _values(tensor) if values else None)
         for tensor in tensors_of(net)
     ]
     try:
@@ -39,6 +40,11 @@ def unchanged_on_error(net: nn.Module, values: bool) -> Iterator[None]:
                 with torch.no_grad():
                     tensor.data.copy_(saved)
         raise
+
+
+def _values(tensor: torch.Tensor) -> torch.Tensor | None:
+    """A copy of what the tensor holds; None while it waits for its shape."""
+    return None if is_uninitialized(tensor) else tensor.data.clone()
 
 
 def _state(module: nn.Module) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:
