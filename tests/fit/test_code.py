@@ -1,6 +1,7 @@
 """What a loss is made of: the same when made again, another with another value that it holds."""
 
 import functools
+import linecache
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,37 @@ class Own(nn.Module):
         return self.scale * F.cross_entropy(output, target)
 
 
+def _defaults(value: Any) -> Callable[..., Any]:
+    def loss(output: Tensor, target: Tensor, scale: float = value) -> Tensor:
+        return scale * output
+
+    return loss
+
+
+GLOBAL = """
+def helper(x): return x * WEIGHT
+def direct(o, t): return o * WEIGHT
+def through(o, t): return helper(o)
+"""
+
+
+def _globals(value: float) -> tuple[Any, Any]:
+    """Two functions of a module in which ``WEIGHT`` is ``value``."""
+    name = "losses_of_a_user"
+    linecache.cache[name] = (len(GLOBAL), None, GLOBAL.splitlines(keepends=True), name)
+    held: dict[str, Any] = {"WEIGHT": value, "__name__": name, "TABLE": {value: object()}}
+    exec(compile(GLOBAL, name, "exec"), held)
+    return held["direct"], held["through"]
+
+
+def _closing(value: float) -> type[nn.Module]:
+    class Closing(nn.Module):
+        def forward(self, output: Tensor, target: Tensor) -> Tensor:
+            return value * output
+
+    return Closing
+
+
 MADE: dict[str, Callable[[Any], Any]] = {
     "partial": lambda v: functools.partial(F.cross_entropy, label_smoothing=v),
     "partial of a partial": lambda v: functools.partial(functools.partial(plain), v),
@@ -42,6 +74,12 @@ MADE: dict[str, Callable[[Any], Any]] = {
     "torch's module": lambda v: nn.CrossEntropyLoss(weight=torch.tensor([1.0, v])),
     "torch's setting": lambda v: nn.CrossEntropyLoss(label_smoothing=v),
     "a module": Own,
+    "a default": lambda v: _defaults(v),
+    "a lambda": lambda v: (lambda o, t: o * 0.25) if v == 0.25 else (lambda o, t: o * 0.5),
+    "a global": lambda v: _globals(v)[0],
+    "a global function": lambda v: _globals(v)[1],
+    "a class that closes over it": lambda v: _closing(v)(),
+    "a class attribute": lambda v: type("Made", (Own,), {"factor": v})(1.0),
     "nested modules": lambda v: nn.Sequential(Own(1.0), Own(v)),
 }
 

@@ -147,3 +147,116 @@ def test_stopped_at_any_moment_a_run_ends_with_the_same_bits(name: str, tmp_path
         assert_same(result, whole)
         assert files(out) == files(tmp_path / "whole")
         assert sorted(os.listdir(out)) == sorted(os.listdir(tmp_path / "whole"))
+
+
+GAIN = 1.0
+
+
+def helped(x: Tensor) -> Tensor:
+    return x * GAIN
+
+
+class Helped(nn.Module):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, width), nn.Linear(width, 3)
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(helped(torch.tanh(self.drop(self.a(x)))))
+
+
+def closing(value: float) -> type[nn.Module]:
+    class Closing(Helped):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * value
+
+    return Closing
+
+
+def helped_nets(kind: type[nn.Module] = Helped) -> list[nn.Module]:
+    return ch.instances(kind, 3, seed=0)
+
+
+def _hooked(factor: float) -> list[nn.Module]:
+    nets = helped_nets()
+    for net in nets:
+        net.a.register_forward_hook(lambda module, args, out: out * factor)  # type: ignore[union-attr]
+    return nets
+
+
+def _frozen(*members: int) -> list[nn.Module]:
+    nets = helped_nets()
+    for member in members:
+        nets[member].a.requires_grad_(False)
+    return nets
+
+
+def _evaluating() -> list[nn.Module]:
+    nets = helped_nets()
+    for net in nets:
+        net.drop.eval()
+    return nets
+
+
+def _dropping(rate: float) -> list[nn.Module]:
+    nets = helped_nets()
+    nets[1].drop.p = rate  # type: ignore[assignment]
+    return nets
+
+
+CHANGES: dict[str, tuple[Callable[[], list[nn.Module]], Callable[[], list[nn.Module]], str]] = {
+    "a hook": (helped_nets, lambda: _hooked(2.0), r"hooks.a was not there and is .*lambda"),
+    "another hook": (lambda: _hooked(1.0), lambda: _hooked(2.0), "hooks.a was .* and is"),
+    "frozen": (helped_nets, lambda: _frozen(0, 1, 2), 'frozen.a.weight was not there and is "all"'),
+    "one frozen": (
+        lambda: _frozen(1),
+        lambda: _frozen(1, 2),
+        'was "members 1" and is "members 1, 2"',
+    ),
+    "a mode": (helped_nets, _evaluating, r'evaluating\[0\] was not there and is "drop"'),
+    "a number of a member": (
+        lambda: _dropping(0.2),
+        lambda: _dropping(0.3),
+        "differing_sha256 was",
+    ),
+    "a closure": (
+        *(lambda: helped_nets(closing(1.0)), lambda: helped_nets(closing(3.0))),
+        r'reads.closing.<locals>.Closing.forward.value was "1.0" and is "3.0"',
+    ),
+}
+
+
+class _Enough(Exception):
+    pass
+
+
+def _stopped(nets: list[nn.Module], out: Path, **more: Any) -> None:
+    def stop(row: Any) -> None:
+        raise _Enough
+
+    with pytest.raises(_Enough):
+        ch.fit(nets, blobs(), epochs=2, out=out, checkpoint_every=1, progress=stop, **more)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_changed_in_the_members_is_refused(name: str, tmp_path: Path) -> None:
+    before, after, said = CHANGES[name]
+    _stopped(before(), tmp_path / "run")
+    with pytest.raises(ValueError, match=f"not the run that was started.*{said}"):
+        ch.fit(after(), blobs(), epochs=2, out=tmp_path / "run", resume=True)
+    ch.fit(before(), blobs(), epochs=2, out=tmp_path / "run", resume=True)
+
+
+def test_a_changed_global_or_hyperparameter_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"epochs": 2, "out": tmp_path / "run", "resume": True}
+    _stopped(helped_nets(), tmp_path / "run", hyperparameters={"h": [4, 4, 4]})
+    with pytest.raises(ValueError, match=r'hyperparameters.h\[2\] was "4" and is "5"'):
+        ch.fit(helped_nets(), blobs(), hyperparameters={"h": [4, 4, 5]}, **options)
+    with monkeypatch.context() as patch:
+        patch.setitem(globals(), "GAIN", 2.0)
+        with pytest.raises(ValueError, match=r"reads.Helped.forward.helped was"):
+            ch.fit(helped_nets(), blobs(), hyperparameters={"h": [4, 4, 4]}, **options)
+    ch.fit(helped_nets(), blobs(), hyperparameters={"h": [4, 4, 4]}, **options)

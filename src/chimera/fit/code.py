@@ -3,12 +3,14 @@
 import functools
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from chimera.fit.reads import attributes_of, lambda_text, methods_of, read_by
 from chimera.paths.structure import own_attributes
 from chimera.stack.contents import as_text
 
@@ -16,11 +18,12 @@ from chimera.stack.contents import as_text
 def code_of(function: Any) -> str | None:
     """A hash of the source of a function, of the values that it holds, and of those given to it.
 
-    Of a ``functools.partial`` its arguments count, of a closure what it closes over, of a module
-    its numbers, parameters and buffers. None where nothing can be said: of torch's functions and
-    ours (``environment.json`` names their versions), and of a function without a source.
+    Of a ``functools.partial`` its arguments count; of a function what it closes over, its defaults
+    and the globals that it reads; of a module its numbers, parameters and buffers. None where
+    nothing can be said: of torch's functions and ours (``environment.json`` names their versions),
+    and of a function without a source.
     """
-    said = list(_said(function, frozenset()))
+    said = list(_said(function, set()))
     return sha256("\n".join(said)) if said else None
 
 
@@ -42,44 +45,72 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _said(thing: Any, seen: frozenset[int]) -> Iterator[str]:
-    if id(thing) in seen:
-        return
-    seen = seen | {id(thing)}
+def reads_of(kinds: Iterable[type]) -> dict[str, str]:
+    """By name, what the methods of a user's classes read, and the plain values of the classes."""
+    found: dict[str, str] = {}
+    seen: set[int] = set()
+    for kind in kinds:
+        for base in kind.__mro__:
+            if base is object or _is_known(base) or id(base) in seen:
+                continue
+            seen.add(id(base))
+            for name, value in attributes_of(base):
+                found[f"{base.__qualname__}.{name}"] = _short(_value(value, seen))
+            for method in methods_of(base):
+                for name, value in read_by(method):
+                    found[f"{method.__qualname__}.{name}"] = _short(_value(value, seen))
+    return found
+
+
+def said_of(value: Any) -> str:
+    """A value in words that are the same in every process; a hash where they are many."""
+    return _short(_value(value, set()))
+
+
+def _short(said: str) -> str:
+    return said if len(said) <= 60 and "\n" not in said else f"sha256 {sha256(said)}"
+
+
+def _said(thing: Any, seen: set[int]) -> Iterator[str]:
     if isinstance(thing, functools.partial):
         yield from _said(thing.func, seen)
         for name, value in [*enumerate(thing.args), *sorted(thing.keywords.items())]:
             yield f"{name} = {_value(value, seen)}"
         return
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
     if isinstance(thing, nn.Module):
-        yield from _module(thing)
+        yield from _module(thing, seen)
         return
     if _is_known(thing):
+        return
+    if isinstance(thing, type):
+        yield from sources(thing)
+        yield from (f"{name} = {value}" for name, value in reads_of([thing]).items())
         return
     try:
         yield inspect.getsource(thing)
     except (OSError, TypeError):
         return
-    code = getattr(thing, "__code__", None)
-    for name, cell in zip(code.co_freevars if code else (), thing.__closure__ or (), strict=True):
-        try:
-            yield f"{name} = {_value(cell.cell_contents, seen)}"
-        except ValueError:  # a name that has no value yet
-            continue
+    if isinstance(thing, FunctionType):
+        yield lambda_text(thing)
+        yield from (f"{name} = {_value(value, seen)}" for name, value in read_by(thing))
 
 
-def _module(module: nn.Module) -> Iterator[str]:
+def _module(module: nn.Module, seen: set[int]) -> Iterator[str]:
     for path, part in module.named_modules():
         yield f"{path} {type(part).__qualname__}"
         yield from sources(type(part))
         for name, value in sorted(own_attributes(part).items()):
             if name != "training":
                 yield f"{path} {name} {as_text(value)}"
+    yield from (f"{k} = {v}" for k, v in reads_of(map(type, module.modules())).items())
     for held in (module.named_parameters(), module.named_buffers()):
-        yield from (f"{path} {_value(tensor, frozenset())}" for path, tensor in held)
+        yield from (f"{path} {_value(tensor, seen)}" for path, tensor in held)
 
 
-def _value(value: Any, seen: frozenset[int]) -> str:
+def _value(value: Any, seen: set[int]) -> str:
     """A value in words that are the same in every process."""
     if isinstance(value, Tensor):
         if value.is_sparse or value.is_meta or value.is_quantized:

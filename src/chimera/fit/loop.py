@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from chimera.fit.checkpoints import Schedule
+from chimera.fit.code import said_of
 from chimera.fit.columns import own_columns
 from chimera.fit.data import Data
 from chimera.fit.described import as_config, config_of
@@ -148,7 +149,13 @@ def fit(
         if ranks is None and directory is None:
             return finish(Training(whole, placed, settings, one_or_own), started, progress)
         told = config_of(settings, whole, all_optimizer, told_too)
-        told |= {"clip": plain(clip), "engine": settings.engine, "memory": memory}
+        columns = {name: [said_of(value) for value in own] for name, own in more.items()}
+        told |= {
+            "hyperparameters": columns,
+            "clip": plain(clip),
+            "engine": settings.engine,
+            "memory": memory,
+        }
         told["writing"] = {"checkpoint_every": checkpoint_every, "keep": keep}
         if ranks is None:
             with Signals() as signals:

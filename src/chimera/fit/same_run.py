@@ -5,10 +5,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from chimera.fit.code import sha256, sources
+from chimera.fit.code import code_of, reads_of, sha256, sources
+from chimera.paths.hooks import hooks_of
 from chimera.paths.structure import own_attributes
 from chimera.stack import Stack
 from chimera.stack.contents import as_text
+from chimera.stack.group import Group
 
 _MAY_CHANGE = frozenset({"run", "writing", "choices"})
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -55,17 +57,59 @@ def network_of(stack: Stack) -> list[dict[str, Any]]:
                 "members": len(group),
                 "structure_sha256": sha256("\n".join(said)),
                 "code_sha256": sha256("\n".join(dict.fromkeys(code))),
+                "reads": reads_of(type(module) for module in template.modules()),
+                "differing_sha256": sha256("\n".join(_differing(group))),
+                "hooks": _hooks(group),
+                "frozen": _frozen(group, [stack.members[place] for place in group.positions]),
+                "evaluating": [p or "(root)" for p, m in group.reading.modules if not m.training],
             }
         )
     return found
 
 
+def _differing(group: Group) -> list[str]:
+    """The attributes that differ between members, and their values."""
+    names = [(group.reading.modules[index][0], name) for index, name in group.own]
+    return sorted(
+        f"{path} {name} {[as_text(value) for value in values]}"
+        for (path, name), values in zip(names, group.own.values(), strict=True)
+    )
+
+
+def _hooks(group: Group) -> dict[str, str]:
+    """The hooks of every module, by path: their names, and a hash of what they are."""
+    found = {}
+    for path, module in group.reading.modules:
+        hooks = [hook for table in hooks_of(module) for hook in table.values()]
+        if hooks:
+            names = ", ".join(getattr(hook, "__name__", type(hook).__name__) for hook in hooks)
+            said = "\n".join(str(code_of(hook)) for hook in hooks)
+            found[path or "(root)"] = f"{names} (sha256 {sha256(said)[:12]})"
+    return found
+
+
+def _frozen(group: Group, members: list[int]) -> dict[str, str]:
+    """Who holds which parameter frozen."""
+    found = {}
+    for index, slot in enumerate(group.slots):
+        rows = group.frozen(index) if slot.kind == "parameter" else None
+        if rows is not None:
+            who = [member for member, one in zip(members, rows.tolist(), strict=True) if one]
+            found[slot.path] = "all" if len(who) == len(members) else f"members {_listed(who)}"
+    return found
+
+
+def _listed(members: list[int]) -> str:
+    text = ", ".join(map(str, members))
+    return text if len(text) <= 40 else f"{text[:40]}... (sha256 {sha256(text)[:12]})"
+
+
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict):
         parts = [
             _flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items()
         ]
-    elif isinstance(value, list) and value:
+    elif isinstance(value, list):
         parts = [_flat(item, f"{prefix}[{place}]") for place, item in enumerate(value)]
     else:
         return {prefix: value}
