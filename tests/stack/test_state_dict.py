@@ -413,3 +413,51 @@ def test_states_move_between_stacks(order: list[int], moved: list[int]) -> None:
         expected[place] = modules[member]
     for i, module in enumerate(expected):
         assert_same(stack[i], module)
+
+
+class Last(nn.Module):
+    """Keeps its last output, which the next call adds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(2, 2), None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        if self.last is not None:
+            y = y + self.last
+        self.last = y.detach()
+        return y
+
+
+def lasts(seed: int) -> ch.Stack:
+    torch.manual_seed(seed)
+    return ch.Stack([Last() for _ in range(3)])
+
+
+def test_what_calls_made_is_in_no_state_as_alone() -> None:
+    used, fresh = lasts(0), lasts(1)
+    used(X)
+    assert list(used.state_dict()) == list(fresh.state_dict())
+    assert list(used.member_state(1)) == list(used[1].state_dict()) == list(Last().state_dict())
+    fresh.load_state_dict(used.state_dict())
+    alone = Last()
+    alone.load_state_dict(used.member_state(2))
+    torch.testing.assert_close(fresh(X)[2], alone(X))
+    used.load_state_dict(lasts(3).state_dict())
+    ch.verify(used, X, raises=True)
+
+
+def test_a_file_holds_what_calls_made(tmp_path: Path) -> None:
+    used, again, fresh = lasts(0), lasts(1), lasts(2)
+    used(X), again(X)
+    ch.save(used, tmp_path / "used")
+    ch.save(fresh, tmp_path / "fresh")
+    with pytest.warns(ch.ChimeraWarning, match=r"holds groups.0.last, kept outside of state_dict"):
+        ch.load(tmp_path / "used", into=lasts(3))
+    ch.load(tmp_path / "used", into=again)
+    torch.testing.assert_close(again(X), used(X))
+    ch.load(tmp_path / "fresh", into=again)
+    assert torch.equal(again[1].layer.weight, fresh[1].layer.weight)
+    with pytest.warns(ch.ChimeraWarning, match="holds last, kept outside of state_dict"):
+        ch.load(tmp_path / "used", into=Last(), member=1)

@@ -23,7 +23,7 @@ from chimera.paths.notice import ChimeraWarning
 from chimera.stack.contents import Contents, contents
 from chimera.stack.encoded import decoded, tensors_of
 from chimera.stack.extra import KEY
-from chimera.stack.members import described, fits, of_stack, one_member
+from chimera.stack.members import described, fits, made_by_all, of_stack, one_member
 from chimera.stack.restore import Differences, restore
 from chimera.stack.stack import Stack
 from chimera.store import CheckpointError, TensorFile, write_tensors
@@ -58,6 +58,7 @@ def save(module: nn.Module, path: str | os.PathLike[str]) -> None:
     if isinstance(module, Stack):
         groups, beside = described(module)
         tensors = {name: t for name, t in module.state_dict().items() if name != KEY}
+        tensors |= made_by_all(module)
         rows = {
             f"groups.{g}": names
             for g in range(len(groups))
@@ -123,7 +124,8 @@ def load(
     def accept(differences: Differences) -> None:
         _judge(differences, module, file.path, strict)
 
-    restore(module, held, file.path, accept)
+    made = made_by_all(module) if isinstance(module, Stack) else {}
+    restore(module, held, file.path, accept, made)
     return module
 
 

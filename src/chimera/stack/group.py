@@ -49,12 +49,12 @@ class Group:
         self.tree = Tree()
         self.reading = Reading()
         self._homes: list[tuple[nn.Module, str]] = []
-        self.adopted: list[str] = []
         readings = [read(module) for module in modules]
         self.own: dict[tuple[int, str], list[Any]] = different(readings)
         self.plans: dict[Any, Any] = {}
         self.still = Frozen()
         twins = read(self.template).slots
+        self.adopted = [s.path for s in twins if s.kind == "attribute" or s.hidden]
         self.read_again(
             {
                 id(twin.tensor): stacked([reading.slots[i] for reading in readings])
@@ -65,8 +65,6 @@ class Group:
         for i, slot in enumerate(self.slots):
             if is_trained(slot):
                 self.still.note(slot, [not r.slots[i].tensor.requires_grad for r in readings])
-            if slot.kind == "attribute" or slot.hidden:
-                self.adopted.append(slot.path)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -80,11 +78,19 @@ class Group:
             if twin_id not in present:
                 delattr(container, name)
         homes = [
-            known.get(id(slot.tensor)) or register(self.tree, slot, new[id(slot.tensor)])
+            known.get(id(slot.tensor))
+            or register(self.tree, slot, new[id(slot.tensor)], lasting=not self.is_made(slot))
             for slot in self.slots
         ]
         self._homes = homes
         self.prepare()
+
+    def is_made(self, slot: Slot) -> bool:
+        """Whether a call made the tensor of a slot, in a plain attribute.
+
+        A module alone has it in no ``state_dict``, nor has the stack.
+        """
+        return slot.kind == "attribute" and slot.path not in self.adopted
 
     def prepare(self) -> None:
         """Take note of the template and of attributes that differ, before the next call."""

@@ -22,8 +22,9 @@ def described(stack: Stack) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
 
     ``members``: their ids in the order of the rows, as runs. ``names``: from every name that a
     member's file would have to the stacked tensor's. ``unregistered``: those of them that
-    ``state_dict`` does not have. ``extra`` and ``trees``: the extra states, one table for all
-    members or a list with one for each, see ``encoded``.
+    ``state_dict`` does not have. ``made``: the stacked tensors that calls made. ``extra`` and
+    ``trees``: the extra states, one table for all members or a list with one for each, see
+    ``encoded``.
     """
     found = [_described(stack, group, index) for index, group in enumerate(stack._groups)]
     return [said for said, _ in found], {k: v for _, own in found for k, v in own.items()}
@@ -57,7 +58,21 @@ def _described(stack: Stack, group: Group, index: int) -> tuple[dict[str, Any], 
         "unregistered": [slot.path for slot in outside],
         "extra": extra or {},
         "trees": trees or {},
+        "made": list(made_by_calls(stack, index)),
     }, tensors
+
+
+def made_by_calls(stack: Stack, index: int) -> dict[str, Tensor]:
+    """The stacked tensors of a group that calls made, which the stack's ``state_dict`` has not."""
+    group = stack._groups[index]
+    held = zip(group.slots, group.names(), group.tensors(), strict=True)
+    return {f"groups.{index}.{name}": t for slot, name, t in held if group.is_made(slot)}
+
+
+def made_by_all(stack: Stack) -> dict[str, Tensor]:
+    """The stacked tensors of all groups that calls made."""
+    groups = range(len(stack._groups))
+    return {name: t for index in groups for name, t in made_by_calls(stack, index).items()}
 
 
 def fits(groups: list[dict[str, Any]], stack: Stack, path: Path) -> None:
@@ -75,6 +90,7 @@ def of_stack(file: TensorFile, groups: list[dict[str, Any]], stack: Stack) -> Co
     tensors = file.read()
     beside = set(tensors_of([group.get("trees", {}) for group in groups]))
     found = Contents({name: t for name, t in tensors.items() if name not in beside})
+    found.unregistered = [name for group in groups for name in group.get("made", [])]
     if any(map(has_extra, stack._groups)):
         found.extra[KEY] = [
             [_extra(file, said, row, tensors) for row in range(len(group))]

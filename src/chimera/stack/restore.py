@@ -1,9 +1,10 @@
 """Putting what a file holds into a module: all of it, or nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ def restore(
     given: Contents,
     path: Path,
     accept: Callable[[Differences], None],
+    made: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     """Load ``given`` into ``module``, which is left as it was when that fails.
 
@@ -48,6 +50,7 @@ def restore(
         given: what the file holds.
         path: the file, for messages.
         accept: called once with the names that do not fit; raises to refuse them.
+        made: tensors of ``module`` outside of its ``state_dict``, besides the unregistered ones.
 
     Raises:
         CheckpointError: a shape or dtype differs, tensors that are one in ``module`` are two
@@ -56,6 +59,7 @@ def restore(
     own: dict[str, Any] = module.state_dict(keep_vars=True)
     named = given.named()
     homes = {slot.path: slot.tensor for slot in unregistered(module) if slot.path not in own}
+    homes |= made
     outside = {name: tensor for name, tensor in named.items() if name in homes}
     homeless = [name for name in given.unregistered if name not in own and name not in homes]
     state = {name: t for name, t in named.items() if name not in outside and name not in homeless}

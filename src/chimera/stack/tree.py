@@ -15,8 +15,13 @@ class Tree(nn.Module):
     """A container: stacked tensors and further containers, by the names of the members' paths."""
 
 
-def register(tree: Tree, slot: Slot, stacked: Tensor) -> tuple[nn.Module, str]:
-    """Let the stacked tensor of a slot stand in the tree; gives its container and name there."""
+def register(
+    tree: Tree, slot: Slot, stacked: Tensor, *, lasting: bool = True
+) -> tuple[nn.Module, str]:
+    """Let the stacked tensor of a slot stand in the tree; gives its container and name there.
+
+    Where it is not ``lasting``, no ``state_dict`` has it.
+    """
     *above, name = _pieces(slot.path)
     container: nn.Module = tree
     for piece in above:
@@ -28,7 +33,7 @@ def register(tree: Tree, slot: Slot, stacked: Tensor) -> tuple[nn.Module, str]:
     if is_trained(slot):
         container.register_parameter(name, _as_parameter(stacked))
     else:
-        container.register_buffer(name, stacked, persistent=slot.persistent)
+        container.register_buffer(name, stacked, persistent=slot.persistent and lasting)
     return container, name
 
 
