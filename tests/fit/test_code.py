@@ -109,3 +109,16 @@ def test_a_closure_over_itself_and_over_a_name_without_a_value() -> None:
         return loop
 
     assert code_of(outer()) == code_of(outer()) is not None
+
+
+def test_what_one_process_alone_knows_does_not_count() -> None:
+    def made(device: Any, local_rank: int) -> Callable[..., Any]:
+        return lambda output, target: output.to(device) * local_rank
+
+    known = code_of(made("cuda:0", 0))
+    assert code_of(made("cuda:1", 1)) == code_of(made(torch.device("cpu"), 2)) == known
+
+
+def test_lambdas_of_one_line_are_told_apart() -> None:
+    one, other = (lambda o, t: o == t), (lambda o, t: o != t)
+    assert code_of(one) != code_of(other)

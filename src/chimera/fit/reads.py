@@ -31,16 +31,19 @@ def read_by(function: FunctionType) -> Iterator[tuple[str, Any]]:
         if name == _CLASS_CELL:
             continue
         try:
-            yield name, cell.cell_contents
+            value = cell.cell_contents
         except ValueError:  # a name that has no value yet
             continue
+        if not _is_of_rank(name, value):
+            yield name, value
     names = code.co_varnames[: code.co_argcount]
     defaults = function.__defaults__ or ()
     yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
     yield from sorted((function.__kwdefaults__ or {}).items())
     for name in _globals_of(code):
         value = function.__globals__.get(name, builtins)
-        if value is not builtins and "rank" not in name.lower() and _counts(value, function):
+        known = value is not builtins and not _is_of_rank(name, value)
+        if known and _counts(value, function):
             yield name, value
 
 
@@ -56,7 +59,8 @@ def methods_of(kind: type) -> Iterator[FunctionType]:
 def attributes_of(kind: type) -> Iterator[tuple[str, Any]]:
     """The plain values that a class itself defines."""
     for name, value in sorted(vars(kind).items()):
-        if isinstance(value, _PLAIN) and not name.startswith("__"):
+        plain = isinstance(value, _PLAIN) and not name.startswith("__")
+        if plain and not _is_of_rank(name, value):
             yield name, value
 
 
@@ -81,9 +85,13 @@ def _globals_of(code: CodeType) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*own, *(name for one in inside for name in _globals_of(one)))))
 
 
+def _is_of_rank(name: str, value: Any) -> bool:
+    """Whether this is what one process alone knows: its number, its device."""
+    is_device = isinstance(value, str) and value.partition(":")[0] in _DEVICES
+    return is_device or isinstance(value, torch.device) or "rank" in name.lower()
+
+
 def _counts(value: Any, reader: FunctionType) -> bool:
-    if isinstance(value, str) and value.partition(":")[0] in _DEVICES:
-        return False
     if isinstance(value, tuple):
         return all(_counts(one, reader) for one in value)
     if isinstance(value, FunctionType | type):
