@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from chimera.paths.hooks import has_hooks, is_hooked
+from chimera.paths.hooks import any_hooks, has_hooks, hook_tables, hooks_of_all, is_hooked
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,34 @@ def test_hooks_of_a_module_are_seen_and_its_children_are_not_asked(register):
     assert not is_hooked(net)
     handle.remove()
     assert not is_hooked(net[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"]
+)
+def test_hooks_of_all_modules_are_found(name):
+    assert not hooks_of_all()
+    handle = getattr(nn.modules.module, f"register_module_{name}")(lambda *given: None)
+    try:
+        assert hooks_of_all()
+    finally:
+        handle.remove()
+    assert not hooks_of_all()
+
+
+@pytest.mark.parametrize("name", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_hooks_of_tensors_are_found(name):
+    tensors = [torch.ones(2, requires_grad=True) for _ in range(3)]
+    assert not any_hooks(tensors)
+    handle = getattr(tensors[1], name)(lambda given: None)
+    assert any_hooks(tensors)
+    handle.remove()
+    assert not any_hooks(tensors)
+
+
+def test_tables_stand_whether_or_not_hooks_are_in_them():
+    net = nn.Linear(2, 2)
+    assert [len(table) for table in hook_tables(net)] == [0] * 4
+    net.register_forward_hook(lambda *given: None)
+    net.register_full_backward_pre_hook(lambda *given: None)
+    assert sorted(len(table) for table in hook_tables(net)) == [0, 0, 1, 1]

@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 
 from chimera.engine.cost import checked_cost
 from chimera.engine.program import Program, Uncapturable
+from chimera.engine.questions import unasked
 from chimera.engine.tensors import Tensors
 from chimera.engine.trace import recorded
 from chimera.engine.written import check_writes
@@ -213,7 +214,7 @@ class StepGraph:
         written = list(tensors)
         for i in self._program.buffers:
             written[i] = tensors[i].clone()
-        with torch.enable_grad():
+        with torch.enable_grad(), unasked():
             losses = self._program.outputs(written, moving, step)
             wanted = [written[i] for i in self._program.trained]
             grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)

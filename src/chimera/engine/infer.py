@@ -21,6 +21,7 @@ from chimera.engine.kinds import Kind, Kinds, notes_of, shapes_of
 from chimera.engine.learned import learn
 from chimera.engine.network import Network, standing
 from chimera.engine.program import Members, Program, Uncapturable
+from chimera.engine.questions import unasked
 from chimera.engine.surroundings import around
 from chimera.engine.tensors import relative
 from chimera.engine.trace import recorded
@@ -62,7 +63,8 @@ class _Graph:
         written = list(own)
         for place in self._program.buffers:
             written[place] = own[place].clone()
-        output = self._program.outputs(written, moving, torch.zeros((), dtype=torch.int64))
+        with unasked():
+            output = self._program.outputs(written, moving, torch.zeros((), dtype=torch.int64))
         leaves, self._shape = flatten(output)
         self._values = [_TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         for place in self._program.buffers:

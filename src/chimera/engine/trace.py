@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from chimera.draws.outside import none_outside
 from chimera.engine.program import Uncapturable
+from chimera.engine.questions import Asked
 
 # What torch raises where a recording meets a condition on data; the second has no public name.
 _ASKED = ("GuardOnDataDependentSymNode", "DataDependentOutputException")
@@ -39,7 +40,7 @@ def recorded(function: Callable[..., list[Tensor]], flat: list[Tensor]) -> Graph
 
 def asked_a_value(error: Exception) -> bool:
     """Whether a recording failed since a tensor was asked for a Python value."""
-    return type(error).__name__ in _ASKED
+    return isinstance(error, Asked) or type(error).__name__ in _ASKED
 
 
 def _check_cache() -> None:

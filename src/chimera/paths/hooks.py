@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
 _OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_OF_ALL = [getattr(torch_modules, f"_global{name}") for name in _OF_MODULES]
+_OF_ALL = [getattr(torch_modules, f"_global{name}", {}) for name in _OF_MODULES]
 _OF_TENSOR = attrgetter("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
