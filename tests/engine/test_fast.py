@@ -1,5 +1,8 @@
 """Recorded and compiled steps against eager ones."""
 
+import copy
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -311,3 +314,32 @@ def test_auto_pays_for_a_compilation_only_in_a_long_run(monkeypatch):
     assert "pay for their compilation after 5 calls; there were 3" in str(ch.explain(step))
     _, _, step = trained("auto", nets, steps=6)
     assert len(compiled) == 2
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.own, self.scale, self.made = nn.Linear(6, 4), torch.rand(4), None
+
+    def forward(self, x):
+        if self.made is None:
+            self.made = torch.ones(6)
+        return self.own(x * self.made) * self.scale
+
+
+def test_plain_tensors_of_members_are_recorded_as_their_own(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    torch.manual_seed(0)
+    members = [Scaled() for _ in range(3)]
+    x, y = torch.randn(8, 6), torch.randint(0, 4, (8,))
+    found = []
+    for engine in ("eager", "compiled"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ch.ChimeraWarning)
+            stack = ch.Stack(copy.deepcopy(members))
+        optimizer = ch.optim.SGD(stack, lr=0.1)
+        step = ch.train_step(stack, F.cross_entropy, optimizer, engine=engine, steps=10)
+        found.append(torch.stack([step(x, y) for _ in range(6)]))
+    assert "is compiled" in ch.explain(step).notes[-1]
+    assert step.settled
+    torch.testing.assert_close(found[1], found[0])

@@ -132,6 +132,10 @@ class Fast:
         small = sum(tensor.nbytes for tensor in own) <= COPIED_UP_TO
         before = [tensor.detach().clone() for tensor in (own if small else buffers)]
         losses = eager.gradients(given, key)
+        if len(eager.own()) != len(own):  # the next step is of another kind
+            kind.choice, kind.reason = "eager", "the step made or dropped tensors of the members"
+            eager.update(losses)
+            return losses
         graph: StepGraph | None = None
         try:
             graph = kind.recorded = kind.recorded or self._recorded(kind, given)

@@ -185,6 +185,8 @@ class Places:
             self._object(value, place)
 
     def _tensor(self, tensor: Tensor, place: str) -> None:
+        if tensor.is_meta:  # of a stack's template: the members' tensor is the stack's own
+            return
         if tensor.layout is not torch.strided or nn.parameter.is_lazy(tensor):
             self.unfollowed.append(f"{place} is no strided tensor")
         else:
