@@ -647,3 +647,46 @@ def test_a_class_that_needs_arguments_is_told(tmp_path: Path):
 
     with pytest.raises(TypeError, match="its own error"):
         load(tmp_path / "net", into=fails)
+
+
+class Turned(nn.Module):
+    """Since its second version the weight lies the other way; older states are turned."""
+
+    _version = 2
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
+        if (local_metadata.get("version") or 1) < 2:
+            state_dict[prefix + "weight"] = state_dict[prefix + "weight"].t()
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+def test_a_state_of_this_version_is_not_taken_for_an_old_one(tmp_path: Path):
+    net, other = (nn.Sequential(nn.Linear(2, 2), Turned(), nn.BatchNorm1d(3)) for _ in range(2))
+    save(net, tmp_path / "f")
+    load(tmp_path / "f", into=other)
+    assert torch.equal(net[1].weight, other[1].weight)
+    members = [Turned(), Turned()]
+    save(ch.Stack(members), tmp_path / "s")
+    one = load(tmp_path / "s", into=Turned, member=1)
+    assert torch.equal(one.weight, members[1].weight)
+    stack = load(tmp_path / "s", into=ch.Stack([Turned(), Turned()]))
+    assert torch.equal(stack[0].weight, members[0].weight)
+
+
+def test_a_state_of_an_older_version_is_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Turned, "_version", 1)
+    old = Turned()
+    save(old, tmp_path / "f")
+    monkeypatch.undo()
+    assert torch.equal(load(tmp_path / "f", into=Turned).weight, old.weight.t())
+
+
+@pytest.mark.parametrize("held", [None, torch.ones(0), torch.ones(2, 2), {"a": 1}])
+def test_an_extra_state_is_its_modules_own_to_take_over(tmp_path: Path, held):
+    save(Extra(torch.arange(5)), tmp_path / "f")
+    loaded = load(tmp_path / "f", into=Extra(held))
+    assert torch.equal(loaded.state, torch.arange(5))

@@ -121,6 +121,12 @@ def test_a_fault_in_a_file_names_the_file(
     assert said in str(caught.value)
 
 
+def test_a_manifest_that_grew_is_refused_before_it_is_read(folders: Folders) -> None:
+    os.truncate(folders.path(20) / MANIFEST, 10**11)
+    with pytest.raises(CheckpointError, match=r"manifest\.json: has 100,000,000,000 bytes"):
+        folders.check(20)
+
+
 def test_one_file_is_checked_without_the_others(folders: Folders) -> None:
     (folders.path(20) / "a").write_bytes(b"z" * 1000)
     folders.check_file(20, "b")

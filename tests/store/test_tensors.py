@@ -5,6 +5,8 @@ import os
 import pickle
 import resource
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -247,7 +249,10 @@ F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (framed({"a": 1}, b"1234"), "as the format says"),
         (framed({"a": F32, "__metadata__": {"k": 1}}, b"1234"), "no table of strings"),
         (framed({"a": F32}, b"1234"), "ch.save did not write"),
-        (framed({"a": F32, "__metadata__": {"chimera": "{}"}}, b"1234"), "its seal"),
+        (
+            framed({"a": F32, "__metadata__": {"format": "pt", "chimera": "{}"}}, b"1234"),
+            "its seal",
+        ),
         (pickle.dumps({"a": [1.0] * 20}), "no whole safetensors file"),
     ],
 )
@@ -293,10 +298,12 @@ def test_a_record_that_was_sealed_but_does_not_fit_is_refused(tmp_path: Path):
         {"sha256": []},
     ]:
         text = json.dumps(good | change)
-        save_file(tensors, tmp_path / "f", {"chimera": text, "seal": _seal(text, entries)})
+        save_file(
+            tensors, tmp_path / "f", {"format": "pt", "chimera": f"{_seal(text, entries)} {text}"}
+        )
         with pytest.raises(CheckpointError, match="does not fit the tensors"):
             TensorFile(tmp_path / "f")
-    save_file(tensors, tmp_path / "f", {"chimera": "[]", "seal": _seal("[]", entries)})
+    save_file(tensors, tmp_path / "f", {"format": "pt", "chimera": _seal("[]", entries) + " []"})
     with pytest.raises(CheckpointError, match="does not fit the tensors"):
         TensorFile(tmp_path / "f")
 
@@ -329,3 +336,31 @@ def test_a_part_of_a_checkpoint_is_read_as_such_alone(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"[3,5]", b"[5,3]"))
     with pytest.raises(CheckpointError, match="seal"):
         TensorFile(path, hashed=False)
+
+
+def test_the_same_tensors_make_the_same_bytes(tmp_path: Path) -> None:
+    """In every process: what is hashed at random differs between them alone."""
+    code = """if True:
+        import sys, torch
+        from chimera.store import write_tensors
+        tensors = {"w": torch.arange(15.0).view(3, 5), "b": torch.arange(3)}
+        write_tensors(sys.argv[1], tensors, {"told": [1, 'a"}\\\\', "ä"]}, {"all": ["w"]})
+    """
+    found = set()
+    for number in range(6):
+        path = tmp_path / str(number)
+        subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+        assert TensorFile(path).meta == {"told": [1, 'a"}\\', "ä"]}
+        found.add(path.read_bytes())
+    assert len(found) == 1
+
+
+def test_no_flipped_bit_of_a_header_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_tensors(path, {"w": drawn((3, 2), torch.float32, 0)}, {})
+    whole = path.read_bytes()
+    for place in range(8 + int.from_bytes(whole[:8], "little")):
+        for bit in range(8):
+            path.write_bytes(bytes([*whole[:place], whole[place] ^ 1 << bit, *whole[place + 1 :]]))
+            with pytest.raises(CheckpointError):
+                TensorFile(path).read()

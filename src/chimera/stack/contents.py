@@ -16,6 +16,9 @@ from chimera.paths.nest import flatten
 from chimera.paths.structure import Slot, read
 from chimera.stack.encoded import Encoded, as_json
 
+FIRST = {"version": 1}
+"""What ``state_dict`` says of a module that has no version of its own."""
+
 
 @dataclass
 class Contents:
@@ -27,6 +30,8 @@ class Contents:
         extra: what ``state_dict`` holds that is no tensor, in what is read.
         encoded: the same in what is written.
         unregistered: the names that ``state_dict`` does not have.
+        metadata: by the module's path, what ``state_dict`` says of its version, where that is not
+            the first; None in a file that does not tell.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -34,6 +39,7 @@ class Contents:
     extra: dict[str, Any] = field(default_factory=dict)
     unregistered: list[str] = field(default_factory=list)
     encoded: Encoded = field(default_factory=Encoded)
+    metadata: dict[str, dict[str, Any]] | None = None
 
     def named(self) -> dict[str, Tensor]:
         """Every tensor under every name of it."""
@@ -59,6 +65,7 @@ def contents(module: nn.Module) -> Contents:
             found.tensors[name] = tensor.detach()
 
     state = module.state_dict(keep_vars=True)
+    found.metadata = metadata_of(state)
     for name, value in state.items():
         if is_extra(name):
             found.encoded.add(name, value, name)
@@ -69,6 +76,21 @@ def contents(module: nn.Module) -> Contents:
         if tensor_identity(slot.tensor) not in first.keys() | said:
             add(slot.path, slot.tensor)
             found.unregistered.append(slot.path)
+    return found
+
+
+def metadata_of(state: Any) -> dict[str, dict[str, Any]]:
+    """What a ``state_dict`` says of its modules' versions, where that is not the first.
+
+    Raises ValueError where a module says there what JSON cannot.
+    """
+    said = getattr(state, "_metadata", {})
+    found = {path: dict(its) for path, its in said.items() if its != FIRST}
+    for path, its in found.items():
+        try:
+            as_json("", its)
+        except ValueError as error:
+            raise ValueError(f"the metadata of {path!r} in state_dict: {error}") from None
     return found
 
 

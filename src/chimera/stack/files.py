@@ -69,6 +69,7 @@ def save(module: nn.Module, path: str | os.PathLike[str]) -> None:
     held = contents(module)
     meta |= {"ties": held.ties, "unregistered": held.unregistered}
     meta |= {"extra": held.encoded.plain, "trees": held.encoded.trees}
+    meta |= {"metadata": held.metadata}
     write = partial(write_tensors, path, held.tensors | held.encoded.tensors, meta)
     once = getattr(type(module), "__write__", None)  # of a network over several processes
     if once is None:
@@ -185,7 +186,9 @@ def _held(file: TensorFile, module: nn.Module, member: int | None) -> Contents:
         extra = meta["extra"] | decoded(trees, tensors, file.path)
         own = set(tensors).difference(tensors_of(trees))
         mine = {name: tensor for name, tensor in tensors.items() if name in own}
-        return Contents(mine, meta["ties"], extra, meta["unregistered"])
+        return Contents(
+            mine, meta["ties"], extra, meta["unregistered"], metadata=meta.get("metadata")
+        )
     if isinstance(module, Stack):
         if member is not None:
             raise ValueError(

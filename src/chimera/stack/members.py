@@ -5,7 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
-from chimera.stack.contents import Contents, is_extra, tensor_identity, unregistered
+from chimera.stack.contents import (
+    Contents,
+    is_extra,
+    metadata_of,
+    tensor_identity,
+    unregistered,
+)
 from chimera.stack.encoded import Encoded, decoded, tensors_of
 from chimera.stack.extra import KEY, extra_in, has_extra
 from chimera.stack.group import Group
@@ -22,9 +28,9 @@ def described(stack: Stack) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
 
     ``members``: their ids in the order of the rows, as runs. ``names``: from every name that a
     member's file would have to the stacked tensor's. ``unregistered``: those of them that
-    ``state_dict`` does not have. ``made``: the stacked tensors that calls made. ``extra`` and
-    ``trees``: the extra states, one table for all members or a list with one for each, see
-    ``encoded``.
+    ``state_dict`` does not have. ``metadata``: of versions, as ``contents`` has it. ``made``: the
+    stacked tensors that calls made. ``extra`` and ``trees``: the extra states, one table for all
+    members or a list with one for each, see ``encoded``.
     """
     found = [_described(stack, group, index) for index, group in enumerate(stack._groups)]
     return [said for said, _ in found], {k: v for _, own in found for k, v in own.items()}
@@ -35,8 +41,8 @@ def _described(stack: Stack, group: Group, index: int) -> tuple[dict[str, Any], 
         id(slot.tensor): f"groups.{index}.{name}"
         for slot, name in zip(group.slots, group.names(), strict=True)
     }
-    held = group.template.state_dict(keep_vars=True).items()
-    names = {name: stacked[id(value)] for name, value in held if not is_extra(name)}
+    state = group.template.state_dict(keep_vars=True)
+    names = {name: stacked[id(value)] for name, value in state.items() if not is_extra(name)}
     said: set[str] = set()
     extra: list[dict[str, Any]] = []
     trees: list[dict[str, Any]] = []
@@ -56,6 +62,7 @@ def _described(stack: Stack, group: Group, index: int) -> tuple[dict[str, Any], 
         "members": runs([stack.members[position] for position in group.positions]),
         "names": names,
         "unregistered": [slot.path for slot in outside],
+        "metadata": metadata_of(state),
         "extra": extra or {},
         "trees": trees or {},
         "made": list(made_by_calls(stack, index)),
@@ -128,7 +135,7 @@ def one_member(file: TensorFile, groups: list[dict[str, Any]], member: int) -> C
             continue
         label = f"groups.{index}"
         rows = file.read_row(label, row) if label in file.row_groups else {}
-        found = Contents(unregistered=group["unregistered"])
+        found = Contents(unregistered=group["unregistered"], metadata=group.get("metadata"))
         first: dict[str, str] = {}
         for name, stacked in group["names"].items():
             if stacked in first:

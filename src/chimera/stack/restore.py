@@ -1,5 +1,6 @@
 """Putting what a file holds into a module: all of it, or nothing."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from chimera.paths.structure import read
-from chimera.stack.contents import Contents, lies_in_parts, tensor_identity, unregistered
+from chimera.stack.contents import (
+    FIRST,
+    Contents,
+    is_extra,
+    lies_in_parts,
+    tensor_identity,
+    unregistered,
+)
 from chimera.stack.lazies import shape_lazy
 from chimera.store import CheckpointError
 
@@ -64,6 +72,11 @@ def restore(
     homeless = [name for name in given.unregistered if name not in own and name not in homes]
     state = {name: t for name, t in named.items() if name not in outside and name not in homeless}
     state |= given.extra
+    if given.metadata is not None:
+        state = OrderedDict(state)
+        paths = {path for path, _ in module.named_modules(remove_duplicate=False)}
+        told = dict.fromkeys(paths, FIRST) | given.metadata
+        setattr(state, "_metadata", told)  # noqa: B010  where torch puts it in a state_dict
     _check_fit(own | homes, state | outside, path)
     _check_ties(own | homes, state | outside, path)
     with _unchanged_on_failure(module):
@@ -89,6 +102,8 @@ def restore(
 def _check_fit(own: dict[str, Any], state: dict[str, Any], path: Path) -> None:
     wrong = []
     for name in own.keys() & state.keys():
+        if is_extra(name):  # its module's own to take over
+            continue
         mine, new = own[name], state[name]
         if isinstance(mine, Tensor) != isinstance(new, Tensor):
             wrong.append(f"{name!r} is {_said(new)} in the file and {_said(mine)} in `into`")
@@ -112,7 +127,7 @@ def _tied(own: dict[str, Any]) -> Iterator[list[str]]:
     """The names in ``own`` of each tensor that has several."""
     names: dict[object, list[str]] = {}
     for name, value in own.items():
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and not is_extra(name):
             names.setdefault(tensor_identity(value), []).append(name)
     return (group for group in names.values() if len(group) > 1)
 

@@ -7,6 +7,7 @@ it is removed by being renamed to ``<number>.old`` first. So a marked folder of 
 always whole, whenever the process was killed.
 """
 
+import hashlib
 import json
 import os
 import stat
@@ -112,9 +113,10 @@ class Folders:
             )
         if marker.decode() != self._marker(number, digest):
             raise CheckpointError(f"{folder / MARKER}: is damaged or of another version")
-        if sha256_of(folder / MANIFEST) != digest:
+        content = read_plain(folder / MANIFEST, _MOST)
+        if hashlib.sha256(content).hexdigest() != digest:
             raise CheckpointError(f"{folder / MANIFEST}: is damaged: it is not the one written")
-        manifest = parsed_json(folder / MANIFEST, read_plain(folder / MANIFEST, _MOST))
+        manifest = parsed_json(folder / MANIFEST, content)
         return folder, _files(folder / MANIFEST, manifest)
 
     def remove(self, number: int) -> None:

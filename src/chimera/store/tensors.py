@@ -1,15 +1,17 @@
 """Files of tensors whose every bit is watched: safetensors, with digests beside the data.
 
-A file carries, in the metadata of its header, a JSON object of the caller's, a SHA-256 of each
-tensor, and a seal: the SHA-256 of all that the header says. Tensors of a *row group* share their
-leading axis and are hashed row by row instead, over all tensors of the group; the digests are a
-tensor of the file, ``digests.<group>`` [rows, 32], so that one row can be read and trusted without
-reading the others. Digests tell of damage, not of malice: whoever can write the file can seal it.
+A file carries, in the metadata of its header, a seal, the SHA-256 of all that the header says, and
+then a JSON object of the caller's and a SHA-256 of each tensor. Tensors of a *row group* share
+their leading axis and are hashed row by row instead, over all tensors of the group; the digests are
+a tensor of the file, ``digests.<group>`` [rows, 32], so that one row can be read and trusted
+without reading the others. Digests tell of damage, not of malice: whoever can write the file can
+seal it.
 """
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,6 +27,8 @@ from chimera.store.errors import CheckpointError
 from chimera.store.header import DTYPES, Entry, read_header, wrong_name
 
 _DISAGREES = "its record of groups and digests does not fit the tensors that it holds"
+_METADATA, _STRING = b'"__metadata__":{', rb'"(?:[^"\\]|\\.)*"'
+_PAIR = re.compile(rb"(%b:%b),?" % (_STRING, _STRING))
 _WRITABLE = frozenset(DTYPES.values())
 
 
@@ -86,11 +90,12 @@ def write_tensors(
     }
     text = json.dumps(record, allow_nan=False)
     entries = {name: Entry(t.dtype, tuple(t.shape)) for name, t in stored.items()}
-    metadata = {"format": "pt", "chimera": text, "seal": _seal(text, entries)}
+    metadata = {"format": "pt", "chimera": f"{_seal(text, entries)} {text}"}
     needs = sum(t.numel() * t.dtype.itemsize for t in stored.values()) + len(text)
     with staged(path, needs=needs) if beside else nullcontext(Path(path)) as place:
         try:
             save_file(stored, place, metadata=metadata)
+            _order(place)
         except SafetensorError as error:
             raise OSError(f"{path}: {error}") from error
 
@@ -111,10 +116,10 @@ class TensorFile:
     def __init__(self, path: str | os.PathLike[str], *, hashed: bool = True) -> None:
         self.path = Path(path)
         header = read_header(self.path)
-        text = header.metadata.get("chimera")
-        if text is None:
+        if header.metadata.keys() != {"format", "chimera"} or header.metadata["format"] != "pt":
             raise CheckpointError(f"{self.path}: is a safetensors file that ch.save did not write")
-        if header.metadata.get("seal") != _seal(text, header.entries):
+        seal, _, text = header.metadata["chimera"].partition(" ")
+        if seal != _seal(text, header.entries):
             raise CheckpointError(f"{self.path}: is damaged: its header does not match its seal")
         try:
             record = json.loads(text)
@@ -200,6 +205,19 @@ class TensorFile:
 
     def _damaged_row(self, label: str, row: int) -> CheckpointError:
         return CheckpointError(f"{self.path}: is damaged: row {row} of {label} has changed")
+
+
+def _order(path: Path) -> None:
+    """Let the same tensors make the same bytes: the library writes metadata in a random order."""
+    with open(path, "r+b") as file:
+        header = file.read(8 + int.from_bytes(file.read(8), "little"))
+        start = header.index(_METADATA) + len(_METADATA)
+        pairs, end = [], start
+        while pair := _PAIR.match(header, end):
+            pairs.append(pair[1])
+            end = pair.end()
+        file.seek(8 + start)
+        file.write(b",".join(sorted(pairs)))
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
