@@ -205,7 +205,7 @@ SAYABLE = [
 ]
 
 
-@pytest.mark.parametrize("state", SAYABLE, ids=str)
+@pytest.mark.parametrize("state", SAYABLE, ids=range(len(SAYABLE)))
 def test_extra_state_keeps_its_types(tmp_path: Path, state):
     save(Extra(state), tmp_path / "net")
     assert same(load(tmp_path / "net", into=Extra(1)).state, state)
