@@ -6,7 +6,7 @@ from torch import nn
 
 import chimera as ch
 from chimera.draws import counter
-from chimera.stack import batched, outputs, state
+from chimera.stack import outputs, shadow, state
 from chimera.stack.group import Group
 from chimera.stack.rules import table
 
@@ -119,7 +119,7 @@ def test_runs_that_are_not_rolled_back_are_told(agree, members, monkeypatch):
             return h * 2 if h.sum() > 0 else h
 
     assert agree(members(Splits, 16), X)
-    monkeypatch.setattr(batched.Shadow, "restore", lambda self: None)
+    monkeypatch.setattr(shadow.Shadow, "restore", lambda self: None)
     with pytest.raises(AssertionError, match=r"norm\.(running|num)"):
         agree(members(Splits, 16), X)
 

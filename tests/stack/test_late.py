@@ -34,6 +34,10 @@ def _hooks(net, x, h):
     return h
 
 
+def _asks_text(net, x, h):
+    return h * len(repr(h.detach()))
+
+
 def _catches_hook(net, x, h):
     h = h * 1
     try:
@@ -100,7 +104,7 @@ def _another_structure(net, x, h):
 
 
 WAYS = [
-    *(_asks_gradient, _asks_leaf, _asks_graph, _hooks, _catches_hook, _catches_item),
+    *(_asks_gradient, _asks_leaf, _asks_graph, _asks_text, _hooks, _catches_hook, _catches_item),
     *(_catches_draw, _gives_data, _casts, _recomputes, _draws, _conditions, _differentiates),
     *(_writes, _changes_input, _another_structure),
 ]

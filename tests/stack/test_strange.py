@@ -98,6 +98,16 @@ class TakesData(Base):
         return self.layer(x)
 
 
+class Vector(Base):
+    """Writes its parameters from one vector, which gives them other memory."""
+
+    def forward(self, x):
+        parameters = list(self.layer.parameters())
+        vector = nn.utils.parameters_to_vector(parameters).detach()
+        nn.utils.vector_to_parameters(vector * 0.9, parameters)
+        return self.layer(x)
+
+
 class MovesItself(Base):
     def forward(self, x):
         return self.layer.to(x.device, x.dtype)(x)
@@ -216,6 +226,7 @@ class ReplacedForward(Base):
 
 STRANGE = [
     *(GradientInVmap, Adapts, ConditionInVmap, Curved, GivesData, GivesDataSometimes, TakesData),
+    Vector,
     *(MovesItself, Sparse, Quantizes, Queue, StartsFromData, OptimizesInside, Penalty, Notes),
     ReplacedForward,
 ]

@@ -208,3 +208,26 @@ def test_a_wrong_argument_is_named(stack, wrong, error, said):
 def test_a_packed_sequence():
     packed = nn.utils.rnn.pack_sequence([torch.randn(4, 3), torch.randn(2, 3)])
     assert ch.verify(ch.Stack([nn.GRU(3, 4) for _ in range(3)]), packed).ok
+
+
+class Clips(nn.Module):
+    """Keeps its weights small by giving them other memory, as critics do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.layer.weight.data = self.layer.weight.data.clamp(-0.1, 0.1)
+        return self.layer(x)
+
+
+def test_what_forward_does_to_parameters_is_compared(monkeypatch):
+    from chimera.stack import single
+
+    stack = ch.Stack(ch.instances(Clips, 3))
+    result = ch.verify(stack, torch.randn(5, 6))
+    assert result.ok
+    assert [one.name for one in result.comparisons if one.kind == "parameter"] == ["layer.weight"]
+    monkeypatch.setattr(single, "_take_over", lambda *_: None)
+    assert [one.kind for one in ch.verify(stack, torch.randn(5, 6)).wrong] == ["parameter"]

@@ -40,3 +40,14 @@ def is_batched_inside(tensor: Tensor, members: int) -> bool:
             return True
         tensor = get_unwrapped(tensor)
     return False
+
+
+def is_dead(tensor: Tensor) -> bool:
+    """Whether a tensor is of a transform that has ended, so that nothing can be done with it."""
+    if not PRIVATE:
+        return False
+    own = maybe_get_level(tensor)
+    return bool(own > level() or own == _ENDED)
+
+
+_ENDED = -2  # what torch says of the level of a gradient's tensor after its transform

@@ -52,6 +52,7 @@ _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 _UNANSWERABLE: dict[Any, str] = {
     **{getattr(Tensor, name).__get__: name for name in ("grad_fn", "is_leaf", "grad")},
     **{getattr(Tensor, name): name for name in ("register_hook", "retain_grad")},
+    Tensor.__repr__: "text",
     Tensor.requires_grad.__set__: "requires_grad",  # type: ignore[attr-defined]
     _SET_DATA: "data",
 }

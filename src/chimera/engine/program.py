@@ -190,5 +190,7 @@ def _check(group: Group, given: Arguments) -> None:
         raise Uncapturable("members ask tensors for Python values")
     if plan.mended:
         raise Uncapturable("members call a function that torch.vmap computes wrongly")
+    if plan.guarded:
+        raise Uncapturable("members catch errors of what they compute")
     if plan.writes or plan.copies:
         raise Uncapturable("members change their inputs or parameters in place")

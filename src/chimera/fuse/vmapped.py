@@ -121,6 +121,8 @@ class Batched:
             ran = run_batched(group, _call, known, wary=modes not in self._fresh)
             if ran.slots or ran.buffers or ran.attributes or ran.draws:
                 raise Refused("forward keeps what it computed in attributes or new buffers")
+            if ran.guarded:
+                raise Refused("forward catches errors, which may be one branch's alone")
             for buffer, copy, several in zip(buffers, before, shared, strict=True):
                 if several and not torch.equal(buffer, copy):
                     raise Refused("branches share a buffer, which each changes in turn")

@@ -189,6 +189,7 @@ class Exchange:
                 self._undo(module, before.attributes())
         self._fill_back()
         self._link()
+        self._placed, self._before, self._registered = (), [], []
 
     @staticmethod
     def _undo(module: nn.Module, before: dict[str, Any]) -> None:

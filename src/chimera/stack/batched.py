@@ -1,7 +1,7 @@
 """Members run as one: the template under ``torch.vmap``, with every stacked tensor in its place.
 
 A run leaves the group as it was; what the call wrote into its module comes back as ``Ran`` for
-the caller to keep or drop, except buffers changed in place, which ``Shadow`` can put back.
+the caller to keep or drop, except buffers changed in place, which a ``Shadow`` can put back.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ from chimera.stack.functorch import over_members
 from chimera.stack.group import Group
 from chimera.stack.leaves import Leaves, Taken
 from chimera.stack.outputs import Outputs
+from chimera.stack.outside import Outside
 from chimera.stack.rules import FUNCTIONS
 from chimera.stack.rules.autocast import Autocast, autocast_of
 from chimera.stack.rules.misbatched import goes_wrong
+from chimera.stack.slow_attention import SLOW_ATTENTION
+from chimera.stack.witness import Witness
 
 Call = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -52,6 +55,7 @@ class Ran:
         replaced: how many functions of torch ran as ``FUNCTIONS`` has them.
         mended: whether torch would have computed one of them wrongly.
         cast: whether autocast was on.
+        guarded: whether an operation ran where the module catches errors.
     """
 
     output: Outputs
@@ -64,30 +68,7 @@ class Ran:
     replaced: int = 0
     mended: bool = False
     cast: bool = False
-
-
-class Shadow:
-    """Copies of a group's buffers, to be put back when a run does not count.
-
-    All of them: torch's batch norm writes its statistics without a trace in the version counter.
-
-    Args:
-        group: the group.
-        parameters: copy the parameters, too.
-    """
-
-    def __init__(self, group: Group, *, parameters: bool = False) -> None:
-        pairs = zip(group.tensors(), group.trained, strict=True)
-        self._tensors = [tensor for tensor, trained in pairs if parameters or not trained]
-        self._copies = [tensor.detach().clone() for tensor in self._tensors]
-
-    def restore(self) -> None:
-        """Put back what the tensors held.
-
-        Graphs that hold them go on: as far as they can tell, nothing was written.
-        """
-        for tensor, copy in zip(self._tensors, self._copies, strict=True):
-            tensor.data.copy_(copy)
+    guarded: bool = False
 
 
 def run_batched(
@@ -101,7 +82,9 @@ def run_batched(
     decisions: Decisions | None = None,
     ruled: bool = True,
     wary: bool = False,
+    strange: bool = False,
     casts: bool = False,
+    guarded: bool = False,
     tensors: Sequence[Tensor] | None = None,
     span: range | None = None,
 ) -> Ran:
@@ -116,8 +99,10 @@ def run_batched(
         members: the ids of the members that run, for their draws.
         decisions: answers conditions on data; None makes a condition an error.
         ruled: whether stack rules run the layers that have one.
-        wary: refuse what would go wrong in silence; for the first run of its kind.
+        wary: refuse what would go wrong in silence; for runs that may take a new way.
+        strange: put back what the run leaves outside of the module; for the first of its kind.
         casts: make the casts of autocast where it is on.
+        guarded: refuse a run in which the module catches an error.
         tensors: stacked ones to stand for the group's own, one a slot.
         span: the members, side by side, that ``tensors`` and ``arguments`` are of; None for all.
 
@@ -125,6 +110,9 @@ def run_batched(
         Differ: the members run differ in a condition.
         Undrawable: a draw that has no member axis.
         DrawnOutside: a draw that torch does not know of.
+        Swallowed: the module caught an error of what ran as one.
+        Escaped: the module keeps tensors outside of itself; they are taken out there.
+        Held: they cannot be taken out.
         Exception: whatever the call raises, or vmap where it cannot batch.
     """
     index = None if places is None else index_of(places, group.device)
@@ -147,6 +135,8 @@ def run_batched(
     own = [i for i, flag in enumerate(arguments.own) if flag]
 
     def member(*flat: Any) -> Any:
+        if witness is not None:
+            witness.note(flat)
         slots, rest = flat[: len(tensors)], flat[len(tensors) :]
         settings, given = rest[: len(numbers)], rest[len(numbers) :]
         leaves = list(arguments.leaves)
@@ -177,35 +167,49 @@ def run_batched(
             exchange.take_back()
         return tuple(sorter.tensors) or (torch.zeros(()),)
 
+    witness = None
+    if wary or guarded:
+        outside = Outside(module for _, module in group.reading.modules) if strange else None
+        witness = Witness(run_batched.__code__.co_filename, thorough=wary, outside=outside)
     drawing = None if key is None else Drawing(key, members, several=True)
     sentinel: Sentinel | Watch | None = Sentinel(group.device.type, goes_wrong) if wary else None
     watch = None
     if decisions is not None:
         sentinel = watch = Watch(decisions, FUNCTIONS if ruled else {}, goes_wrong)
     given = [arguments.leaves[i] for i in own]
-    with ExitStack() as modes:
-        if decisions is not None or sentinel is not None or drawing is not None:
-            modes.enter_context(_uncaught(decisions, sentinel, drawing))
-        if drawing is not None:
-            modes.enter_context(drawing)
-        if sentinel is not None:
-            modes.enter_context(sentinel)
-        if casts:
-            autocast = modes.enter_context(Autocast(group.device.type))
-        if wary:
-            modes.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("error", "There is a performance drop")
-            modes.enter_context(restoring(refused))
-        if torch.backends.mha.get_fastpath_enabled():
-            modes.enter_context(_slow_attention())
-        modes.enter_context(none_outside())
-        flat = over_members(
-            member,
-            [*tensors, *numbers, *given],
-            len(mine),
-            randomness="error" if key is None else "different",
-            public=wary,
-        )
+    try:
+        with ExitStack() as modes:
+            if decisions is not None or sentinel is not None or drawing is not None:
+                modes.enter_context(_uncaught(decisions, sentinel, drawing))
+            if drawing is not None:
+                modes.enter_context(drawing)
+            if sentinel is not None:
+                modes.enter_context(sentinel)
+            if casts:
+                autocast = modes.enter_context(Autocast(group.device.type))
+            if wary:
+                modes.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("error", "There is a performance drop")
+                modes.enter_context(restoring(refused))
+            modes.enter_context(SLOW_ATTENTION)
+            modes.enter_context(none_outside())
+            if witness is not None:
+                modes.enter_context(witness)
+            flat = over_members(
+                member,
+                [*tensors, *numbers, *given],
+                len(mine),
+                randomness="error" if key is None else "different",
+                public=wary,
+            )
+            if witness is not None:
+                witness.completed()
+    except Exception as error:
+        if witness is not None:
+            witness.ended(error)
+        raise
+    if witness is not None:
+        witness.ended(None)
 
     def outputs(taken: Taken) -> Outputs:
         leaves, stacked, shape = taken
@@ -246,6 +250,7 @@ def run_batched(
         replaced=0 if watch is None else watch.replaced,
         mended=watch is not None and watch.mended,
         cast=casts and autocast.used,
+        guarded=witness is not None and witness.guarded,
     )
 
 
@@ -264,19 +269,6 @@ def _uncaught(*watching: Decisions | Sentinel | Watch | Drawing | None) -> Itera
         for one in watching:
             if one is not None and one.refused is not None:
                 raise one.refused
-
-
-@contextmanager
-def _slow_attention() -> Iterator[None]:
-    """Attention without its fast path of inference, which has no derivative.
-
-    Inside vmap no tensor says that it requires a gradient, so the path would be taken in training.
-    """
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
 
 
 def _copies(whole: Iterable[Tensor], tensors: Iterable[Tensor]) -> dict[int, Tensor]:

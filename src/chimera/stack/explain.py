@@ -122,6 +122,12 @@ def _notes(index: int, group: Group) -> list[str]:
     plans: list[Plan] = list(group.plans.values())
     if not plans:
         notes.append(f"group {index}: no call has run yet; what falls back shows in the first")
+    caught = sum(plan.caught for plan in plans)
+    if caught and not alone_because(group):
+        notes.append(
+            f"group {index}: forward caught errors in {caught} call{'s' * (caught > 1)}, which ran "
+            "one by one, since they may be one member's alone"
+        )
     parts = max((plan.parts for plan in plans if plan.conditions), default=0)
     if parts and not alone_because(group):
         notes.append(f"group {index}: conditions on data; the last call ran in {parts} parts")

@@ -21,6 +21,7 @@ from chimera.stack.frozen import Frozen
 from chimera.stack.numbers import Numbers, different
 from chimera.stack.rules import forwards_of
 from chimera.stack.tree import Tree, is_trained, register, stacked
+from chimera.stack.turn import Turn
 
 
 class Group:
@@ -38,6 +39,7 @@ class Group:
         own: by (module index, name) the attributes that differ between members, numeric settings
             and what a call wrote: one value a member.
         still: who holds which parameter frozen.
+        turn: held by the thread whose members stand in the template.
     """
 
     partial = False
@@ -53,6 +55,7 @@ class Group:
         self.own: dict[tuple[int, str], list[Any]] = different(readings)
         self.plans: dict[Any, Any] = {}
         self.still = Frozen()
+        self.turn = Turn()
         twins = read(self.template).slots
         self.adopted = [s.path for s in twins if s.kind == "attribute" or s.hidden]
         self.read_again(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -11,6 +15,29 @@ from chimera.stack.group import Group
 from chimera.stack.numbers import settings_of
 from chimera.stack.own import as_in, transferred
 from chimera.stack.tree import is_trained
+
+
+def place_of(groups: Sequence[Group], size: int, index: Any) -> tuple[Group, int]:
+    """The group of a member of a stack of ``size``, and its place in it.
+
+    Raises:
+        TypeError: ``index`` is no int.
+        IndexError: there is no such member.
+    """
+    try:
+        wanted = operator.index(index)
+    except TypeError:
+        raise TypeError(
+            f"a member is named by its index, an int; got {index!r:.60} "
+            f"of type {type(index).__name__}"
+        ) from None
+    if not -size <= wanted < size:
+        raise IndexError(f"member {wanted} of a stack of {size}: pass {-size} to {size - 1}")
+    wanted %= size
+    for group in groups:
+        if wanted in group.positions:
+            return group, group.positions.index(wanted)
+    raise AssertionError("every member belongs to a group")
 
 
 def copied_out(group: Group, place: int) -> nn.Module:

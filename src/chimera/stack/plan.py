@@ -16,15 +16,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from chimera.decide.split import Decisions, Differ, parts_of
+from chimera.decide.transforms import level
 from chimera.draws.mode import Key
 from chimera.draws.recompute import Stopped
 from chimera.paths.version import unchanged, version
-from chimera.stack.batched import Call, Ran, Shadow, run_batched
+from chimera.stack.batched import Call, Ran, run_batched
 from chimera.stack.each import Arguments
 from chimera.stack.group import Group
+from chimera.stack.holders import Held
 from chimera.stack.rules import rule_of
 from chimera.stack.rules.autocast import autocast_of
+from chimera.stack.shadow import Shadow
 from chimera.stack.single import run_single
+from chimera.stack.witness import Escaped, Swallowed
 
 
 @dataclass(slots=True)
@@ -41,6 +45,8 @@ class Plan:
         writes: the members change their parameters in place.
         copies: the members change their inputs in place, and so get copies.
         seen: shapes and values of inputs with which they do not.
+        guarded: the members catch errors of what they compute.
+        caught: in how many calls they did, as they ran as one; these ran one by one.
         ruled: stack rules run the layers that have one.
         alone: why they run one by one, or None.
         parts: into how many parts conditions split the members the last time.
@@ -55,6 +61,8 @@ class Plan:
     writes: bool = False
     copies: bool = False
     seen: set[Any] = field(default_factory=set)
+    guarded: bool = False
+    caught: int = 0
     ruled: bool = True
     alone: str | None = None
     parts: int = 1
@@ -64,6 +72,8 @@ ONLY_MEMBER = "the only member of its structure"
 """Why eager runs a member by itself; a recording need not."""
 
 _MOST_SEEN = 256
+
+_MOST_CAUGHT = 4
 
 
 class TooManyParts(Exception):
@@ -102,9 +112,13 @@ def run(
         parts.watches, parts.ruled, parts.wary = conditions, ruled, wary
         parts.casts = conditions or plan.casts or autocast_of(group.device) is not None
         parts.copies = plan.copies or conditions or wary
+        parts.guarded, parts.strange = plan.guarded, plan.fresh or strange
         try:
             runs = parts.run()
         except Stopped:
+            raise
+        except Held:
+            shadow.restore()
             raise
         except Exception as error:
             shadow.restore()
@@ -112,7 +126,7 @@ def run(
             plan.copies |= parts.changes
             if parts.changes and not parts.copies:
                 raise
-            if isinstance(error, TooManyParts):
+            if isinstance(error, TooManyParts | Escaped):
                 break
         else:
             _learn(plan, parts)
@@ -120,7 +134,9 @@ def run(
                 plan.seen.add(familiar)
             return runs, shadow
     ran = _run_alone(group, call, arguments, key, members)
-    plan.alone = _why(reason)
+    plan.caught += isinstance(reason, Swallowed)
+    if not isinstance(reason, Swallowed) or plan.caught >= _MOST_CAUGHT:
+        plan.alone = _why(reason)
     return ran
 
 
@@ -151,9 +167,14 @@ def _ways(group: Group, plan: Plan, wary: bool) -> Iterator[tuple[bool, bool, bo
 
 
 def plan_of(group: Group, arguments: Arguments) -> Plan:
-    """The plan for calls of this kind: nesting and dtypes of the inputs, modes of the modules."""
+    """The plan for calls of this kind: nesting and dtypes of the inputs, modes of the modules.
+
+    Inside of a transform of torch.func around the stack, some rules do not run.
+    """
     modes = tuple(module.training for _, module in group.reading.modules)
     kind: Any = (modes, autocast_of(group.device), arguments.kind)
+    if level():
+        kind = (*kind, "in a transform")
     try:
         hash(kind)
     except TypeError:  # a key in the inputs that cannot be hashed
@@ -189,6 +210,7 @@ def _learn(plan: Plan, parts: _Parts) -> None:
     plan.conditions |= parts.conditions > 0
     plan.functions |= parts.replaced > 0
     plan.mended |= parts.mended
+    plan.guarded |= parts.guarded
     plan.parts = parts.done
     plan.casts |= parts.cast
     plan.ruled = parts.ruled
@@ -214,6 +236,7 @@ class _Parts:
         self.casts = self.cast = False
         self.wary = self.writes = self.mended = False
         self.copies, self.changes = True, False
+        self.guarded = self.strange = False
         self.draws = self.conditions = self.replaced = self.done = 0
 
     def run(self) -> list[Ran]:
@@ -267,7 +290,9 @@ class _Parts:
                 decisions=decisions,
                 ruled=self.ruled,
                 wary=self.wary,
+                strange=self.strange,
                 casts=self.casts,
+                guarded=self.guarded,
             )
         finally:
             self.changes |= not all(map(unchanged, given, before))
@@ -275,6 +300,7 @@ class _Parts:
         self.draws += ran.draws
         self.replaced += ran.replaced
         self.mended |= ran.mended
+        self.guarded |= ran.guarded
         self.cast |= ran.cast
         self.conditions += len(decisions.made) + decisions.asked if decisions else 0
         return ran

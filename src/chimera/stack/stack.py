@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from chimera.draws.recompute import in_backward
 from chimera.draws.seeds import as_seed
 from chimera.paths.structure import describe_difference, difference
 from chimera.stack.admission import checked, checked_reading, grouped, misfit
-from chimera.stack.batched import Call, Ran, Shadow
+from chimera.stack.batched import Call, Ran
 from chimera.stack.each import Arguments, arguments, index_of
 from chimera.stack.explain import Explanation, explain_stack
 from chimera.stack.group import Group
@@ -29,10 +28,12 @@ from chimera.stack.member_state import (
 from chimera.stack.memory import keep_freed
 from chimera.stack.modes import check_modes, modes_of, set_modes_of
 from chimera.stack.numbers import alike
-from chimera.stack.one_member import copied_out, write_back
+from chimera.stack.one_member import copied_out, place_of, write_back
 from chimera.stack.outputs import Outputs, is_uneven, merge
 from chimera.stack.plan import run
+from chimera.stack.shadow import Shadow
 from chimera.stack.state import keep
+from chimera.stack.turn import Turn
 
 
 class Stack(nn.Module):
@@ -63,10 +64,13 @@ class Stack(nn.Module):
         self.calls = 0
         self._evaluations = 0
         self._uneven = False
+        self._turn = Turn()
         readings = [checked_reading(i, module) for i, module in enumerate(members)]
         self._groups = [
             Group([members[i] for i in positions], positions) for positions in grouped(readings)
         ]
+        for group in self._groups:
+            group.turn = self._turn
         self.groups = nn.ModuleDict({str(i): group.tree for i, group in enumerate(self._groups)})
         self.training = members[0].training
         self.register_state_dict_post_hook(note_members)  # type: ignore[no-untyped-call]
@@ -111,14 +115,15 @@ class Stack(nn.Module):
 
             return eagerly(self.forward, *args, **kwargs)
         given = arguments(args, kwargs, len(self))
-        counted = self.calls, self._evaluations
-        try:
-            outputs = self.run(_call, given, self._next_key())
+        with self._turn:
+            counted = self.calls, self._evaluations
+            try:
+                outputs = self.run(_call, given, self._next_key())
+            except BaseException:
+                self.calls, self._evaluations = counted
+                raise
             self._uneven = is_uneven(outputs)
-            return merge(outputs)
-        except BaseException:
-            self.calls, self._evaluations = counted
-            raise
+        return merge(outputs)
 
     def count_call(self) -> None:
         """Note a call that ran elsewhere, for the draws of later ones."""
@@ -163,6 +168,10 @@ class Stack(nn.Module):
             from chimera.stack.eager import eagerly
 
             return cast(list[Outputs], eagerly(self.run, call, given, key))
+        with self._turn:
+            return self._run(call, given, key)
+
+    def _run(self, call: Call, given: Arguments, key: Key) -> list[Outputs]:
         ran: list[tuple[Group, list[Ran], Shadow]] = []
         try:
             for group, members in self.parts():
@@ -183,26 +192,13 @@ class Stack(nn.Module):
         return outputs
 
     def _where(self, index: Any) -> tuple[Group, int]:
-        try:
-            wanted = operator.index(index)
-        except TypeError:
-            raise TypeError(
-                f"a member is named by its index, an int; got {index!r:.60} "
-                f"of type {type(index).__name__}"
-            ) from None
-        size = len(self)
-        if not -size <= wanted < size:
-            raise IndexError(f"member {wanted} of a stack of {size}: pass {-size} to {size - 1}")
-        wanted %= size
-        for group in self._groups:
-            if wanted in group.positions:
-                return group, group.positions.index(wanted)
-        raise AssertionError("every member belongs to a group")
+        return place_of(self._groups, len(self), index)
 
     def __getitem__(self, index: int) -> nn.Module:
         """A member as a plain module: an independent, bit-equal copy."""
         group, place = self._where(index)
-        return copied_out(group, place)
+        with self._turn:
+            return copied_out(group, place)
 
     def __setitem__(self, index: int, module: nn.Module) -> None:
         """Write a module back as a member.
@@ -214,14 +210,15 @@ class Stack(nn.Module):
         group, place = self._where(index)
         if not isinstance(module, nn.Module):
             raise TypeError(f"stack[{index}] = ... needs a module, got {module!r:.60}")
-        pair = misfit(copied_out(group, place), checked_reading(index, module))
+        pair = misfit(self[index], checked_reading(index, module))
         if pair is not None:
             raise ValueError(
                 f"stack[{index}] = ... needs a module of the structure that the member has; "
                 f"{describe_difference(pair)}"
                 + ("; set its mode with .train() or .eval()" * (pair[0].name == "training"))
             )
-        write_back(group, place, module)
+        with self._turn:
+            write_back(group, place, module)
 
     def __iter__(self) -> Iterator[nn.Module]:
         return (self[index] for index in range(len(self)))

@@ -60,19 +60,23 @@ class Standing:
         def run(*args: Any, **kwargs: Any) -> Any:
             if self._stands:
                 return function(*args, **kwargs)
-            written = None
-            self._renew()
-            try:
-                with self:
-                    try:
-                        return later(*args, **kwargs)
-                    finally:
-                        written = self._exchange.written()
-            finally:
-                if written is not None:
-                    self._keep(written)
+            with self._own.group.turn:
+                return self._run_again(later, args, kwargs)
 
         return run
+
+    def _run_again(self, later: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        written = None
+        self._renew()
+        try:
+            with self:
+                try:
+                    return later(*args, **kwargs)
+                finally:
+                    written = self._exchange.written()
+        finally:
+            if written is not None:
+                self._keep(written)
 
     def _renew(self) -> None:
         """Take what calls have written since; parameters are those that the graph holds."""

@@ -30,12 +30,16 @@ class Taken:
         gradients: of the parameters, by path ``[members with that path, ...]``; a list where
             shapes differ.
         buffers: by path, likewise.
+        parameters: by path, likewise: what they hold after the forward.
+        written: paths of the parameters that the forward changed.
     """
 
     outputs: dict[str, Any]
     inputs: dict[str, Tensor]
     gradients: dict[str, Any]
     buffers: dict[str, Any]
+    parameters: dict[str, Any]
+    written: frozenset[str]
 
 
 def directions(output: Any) -> list[Tensor]:
@@ -113,11 +117,15 @@ def run_loop(
     outputs: list[Any] = []
     gradients: dict[str, list[Tensor]] = {}
     buffers: dict[str, list[Tensor]] = {}
+    befores: list[dict[str, Tensor]] = []
+    ran: list[nn.Module] = []
     assert isinstance(key.step, int)
     for place, (module, member) in enumerate(zip(modules, members, strict=True)):
         alone = copy.deepcopy(module) if dtype is None else cast(module, dtype)
         if nudge:
             _nudge(alone)
+        befores.append(values(alone))
+        ran.append(alone)
         args, _ = known.of_member(place)
         inputs, named, targets = args
         with randomness(seed=key.seed, member=member, step=key.step, call=key.call):
@@ -133,9 +141,36 @@ def run_loop(
     return Taken(
         named_outputs(outputs),
         input_gradients(leaves),
-        {name: stacked(values) for name, values in gradients.items()},
-        {name: stacked(values) for name, values in buffers.items()},
+        {name: stacked(found) for name, found in gradients.items()},
+        {name: stacked(found) for name, found in buffers.items()},
+        *written(befores, ran),
     )
+
+
+def values(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of a module's parameters, by path."""
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def written(
+    befores: Sequence[dict[str, Tensor]], modules: Sequence[nn.Module]
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """What parameters hold, and which differ from what ``values`` gave before."""
+    found: dict[str, list[Tensor]] = {}
+    changed: set[str] = set()
+    for before, module in zip(befores, modules, strict=True):
+        for name, parameter in module.named_parameters():
+            found.setdefault(name, []).append(parameter.detach())
+            if name not in before or not _same_numbers(before[name], parameter.detach()):
+                changed.add(name)
+    return {name: stacked(each) for name, each in found.items()}, frozenset(changed)
+
+
+def _same_numbers(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same; nan is itself."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -24,7 +24,9 @@ from chimera.verify.loop import (
     named_outputs,
     run_loop,
     stacked,
+    values,
     watched,
+    written,
 )
 from chimera.verify.measure import Comparison, Runs, real
 from chimera.verify.training import compare_training
@@ -73,7 +75,8 @@ def verify(
 
     One forward and backward is compared in the stack's dtype: outputs, gradients of inputs and
     parameters, buffers. With ``steps``, that many optimizer steps are compared too, in float64.
-    Everything runs on copies; the stack stays as it is.
+    Everything runs on copies; the stack stays as it is. Parameters that the
+    forward itself changes are compared, too.
 
     Args:
         stack: the members.
@@ -148,10 +151,13 @@ def _compare_once(
         ("input gradient", "inputs", False),
         ("gradient", "gradients", True),
         ("buffer", "buffers", True),
+        ("parameter", "parameters", True),
     ):
         theirs = getattr(exact, field)
         mine = getattr(ours, field)
         for name in dict.fromkeys([*theirs, *mine]):
+            if field == "parameters" and name not in ours.written | loop.written:
+                continue
             four = [getattr(run, field).get(name) for run in (ours, loop, exact, nudged)]
             found.append(_compare(kind, name, four, unit, by_member))
     return found
@@ -188,6 +194,7 @@ def _equal(kind: str, name: str, one: Any, other: Any) -> Comparison:
 
 def _run_stack(stack: Stack, given: Arguments, objective: Any, key: Key) -> Taken:
     ours = copy.deepcopy(stack)
+    befores = [values(module) for module in ours.modules_list()]
     known = watched(given)
 
     def call(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -217,8 +224,9 @@ def _run_stack(stack: Stack, given: Arguments, objective: Any, key: Key) -> Take
     return Taken(
         named_outputs([output for output, _ in pairs]),
         input_gradients(known.leaves),
-        {name: stacked(values) for name, values in gradients.items()},
-        {name: stacked(values) for name, values in buffers.items()},
+        {name: stacked(found) for name, found in gradients.items()},
+        {name: stacked(found) for name, found in buffers.items()},
+        *written(befores, modules),
     )
 
 

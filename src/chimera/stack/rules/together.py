@@ -8,6 +8,7 @@ public way is taken. ``tests/stack/rules/test_together.py`` tells when torch cha
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,15 @@ try:
     PRIVATE = True
 except ImportError:  # another torch: the public way serves
     PRIVATE = False
+
+
+class _Noting(threading.local):
+    """Who wants to know of the tensors that rules make in this thread: no mode sees them."""
+
+    note: Callable[[Tensor], None] | None = None
+
+
+NOTING = _Noting()
 
 
 def together(function: Function, *arguments: Any) -> Any:
@@ -80,8 +90,7 @@ def of_each(create: Callable[[int], Tensor]) -> Tensor | None:
     level = current_level()
     with temporarily_pop_interpreter_stack():
         whole = create(interpreter.batch_size())
-    made: Tensor = _add_batch_dim(whole, 0, level)
-    return made
+    return _of_a_member(whole, level)
 
 
 def members_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -118,8 +127,15 @@ def _unwrapped(function: Function, arguments: tuple[Any, ...]) -> Any:
     with temporarily_pop_interpreter_stack():
         results = function(size, *values)
     if isinstance(results, Tensor):
-        return _add_batch_dim(results, 0, level)
-    return tuple(_add_batch_dim(result, 0, level) for result in results)
+        return _of_a_member(results, level)
+    return tuple(_of_a_member(result, level) for result in results)
+
+
+def _of_a_member(whole: Tensor, level: int) -> Tensor:
+    made: Tensor = _add_batch_dim(whole, 0, level)
+    if NOTING.note is not None:
+        NOTING.note(made)
+    return made
 
 
 class _Together(torch.autograd.Function):
