@@ -24,6 +24,7 @@ from chimera.stack.batched import Call, Ran, run_batched
 from chimera.stack.each import Arguments
 from chimera.stack.group import Group
 from chimera.stack.holders import Held
+from chimera.stack.own_leaves import NeedsLeaves
 from chimera.stack.rules import rule_of
 from chimera.stack.rules.autocast import autocast_of
 from chimera.stack.shadow import Shadow
@@ -48,6 +49,7 @@ class Plan:
         guarded: the members catch errors of what they compute.
         caught: in how many calls they did, as they ran as one; these ran one by one.
         ruled: stack rules run the layers that have one.
+        leaves: one by one, the members need parameters that are leaves.
         alone: why they run one by one, or None.
         parts: into how many parts conditions split the members the last time.
     """
@@ -64,6 +66,7 @@ class Plan:
     guarded: bool = False
     caught: int = 0
     ruled: bool = True
+    leaves: bool = False
     alone: str | None = None
     parts: int = 1
 
@@ -99,13 +102,13 @@ def run(
     plan = plan_of(group, arguments)
     if plan.alone is None:
         plan.alone = _must_run_alone(group)
-    if plan.alone is not None:
-        return _run_alone(group, call, arguments, key, members)
-    reason: Exception | None = None
     familiar = arguments.familiar
     strange = familiar not in plan.seen
-    wary = plan.fresh or strange or group.changed
+    wary = strange or group.changed or (plan.fresh and plan.alone is None)
     group.changed = False
+    if plan.alone is not None:
+        return _run_alone(group, call, arguments, key, members, wary)
+    reason: Exception | None = None
     for draws, conditions, ruled in _ways(group, plan, wary):
         shadow = Shadow(group, parameters=wary or plan.writes)
         parts = _Parts(group, call, arguments, key if draws else None, members, shadow)
@@ -130,29 +133,46 @@ def run(
                 break
         else:
             _learn(plan, parts)
-            if familiar is not None and len(plan.seen) < _MOST_SEEN:
-                plan.seen.add(familiar)
+            _note_seen(plan, arguments)
             return runs, shadow
-    ran = _run_alone(group, call, arguments, key, members)
+    ran = _run_alone(group, call, arguments, key, members, True)
     plan.caught += isinstance(reason, Swallowed)
     if not isinstance(reason, Swallowed) or plan.caught >= _MOST_CAUGHT:
         plan.alone = _why(reason)
     return ran
 
 
+def _note_seen(plan: Plan, arguments: Arguments) -> None:
+    familiar = arguments.familiar
+    if familiar is not None and len(plan.seen) < _MOST_SEEN:
+        plan.seen.add(familiar)
+
+
 def _run_alone(
-    group: Group, call: Call, arguments: Arguments, key: Key, members: Sequence[int]
+    group: Group, call: Call, arguments: Arguments, key: Key, members: Sequence[int], wary: bool
 ) -> tuple[list[Ran], Shadow]:
+    plan = plan_of(group, arguments)
     shadow = Shadow(group, parameters=True)
+    watch = wary and level() == 0
     try:
-        runs = run_single(group, call, arguments, key=key, members=members)
-        plan_of(group, arguments).draws |= any(ran.draws for ran in runs)
-        return runs, shadow
+        try:
+            runs = run_single(
+                group, call, arguments, key=key, members=members, leaves=plan.leaves, watch=watch
+            )
+        except NeedsLeaves:
+            shadow.restore()
+            plan.leaves = True
+            runs = run_single(
+                group, call, arguments, key=key, members=members, leaves=True, watch=watch
+            )
     except Stopped:
         raise
     except BaseException:
         shadow.restore()
         raise
+    plan.draws |= any(ran.draws for ran in runs)
+    _note_seen(plan, arguments)
+    return runs, shadow
 
 
 def _ways(group: Group, plan: Plan, wary: bool) -> Iterator[tuple[bool, bool, bool]]:
