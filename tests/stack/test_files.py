@@ -200,7 +200,7 @@ SAYABLE = [
     *((1, 2), {1: "a"}, {"a": {1}}, float("nan"), {"t": (1,)}, {None: True, (1, "x"): b"\x00a"}),
     *(frozenset((1, 2)), OrderedDict(b=1, a=2), 1 + 2j, [float("inf"), -0.0, 1e-310], 10**40),
     *(torch.float16, torch.device("cpu"), torch.Size([2, 3]), ["tensor", ["x", False]]),
-    {"n": torch.arange(3), "of": [torch.randn(2, 2).to(torch.complex128), torch.zeros(0)]},
+    {"n": torch.arange(3), "of": [torch.eye(2, dtype=torch.complex128), torch.zeros(0)]},
     {"mean": (torch.ones(()), {3: torch.tensor([True])}), "p": nn.Parameter(torch.ones(2))},
 ]
 

@@ -13,18 +13,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from chimera.decide.split import Decisions, Differ, parts_of
 from chimera.decide.transforms import level
 from chimera.draws.mode import Key
 from chimera.draws.recompute import Stopped
-from chimera.paths.version import unchanged, version
-from chimera.stack.batched import Call, Ran, run_batched
+from chimera.stack.batched import Call, Ran
 from chimera.stack.each import Arguments
 from chimera.stack.group import Group
 from chimera.stack.holders import Held
 from chimera.stack.own_leaves import NeedsLeaves
+from chimera.stack.parts import Parts, TooManyParts
 from chimera.stack.rules import rule_of
 from chimera.stack.rules.autocast import autocast_of
 from chimera.stack.shadow import Shadow
@@ -79,10 +78,6 @@ _MOST_SEEN = 256
 _MOST_CAUGHT = 4
 
 
-class TooManyParts(Exception):
-    """Conditions on data part the members so much that the loop is faster."""
-
-
 def run(
     group: Group, call: Call, arguments: Arguments, key: Key, members: Sequence[int]
 ) -> tuple[list[Ran], Shadow]:
@@ -111,7 +106,7 @@ def run(
     reason: Exception | None = None
     for draws, conditions, ruled in _ways(group, plan, wary):
         shadow = Shadow(group, parameters=wary or plan.writes)
-        parts = _Parts(group, call, arguments, key if draws else None, members, shadow)
+        parts = Parts(group, call, arguments, key if draws else None, members, shadow)
         parts.watches, parts.ruled, parts.wary = conditions, ruled, wary
         parts.casts = conditions or plan.casts or autocast_of(group.device) is not None
         parts.copies = plan.copies or conditions or wary
@@ -223,7 +218,7 @@ def _alone_for(group: Group) -> str | None:
     return ONLY_MEMBER if len(group) == 1 else None
 
 
-def _learn(plan: Plan, parts: _Parts) -> None:
+def _learn(plan: Plan, parts: Parts) -> None:
     plan.writes |= parts.writes
     plan.copies |= parts.changes
     plan.draws |= parts.draws > 0
@@ -235,95 +230,6 @@ def _learn(plan: Plan, parts: _Parts) -> None:
     plan.casts |= parts.cast
     plan.ruled = parts.ruled
     plan.fresh = False
-
-
-class _Parts:
-    """A run of a group in as many parts as its conditions ask for, from one part on."""
-
-    def __init__(
-        self,
-        group: Group,
-        call: Call,
-        arguments: Arguments,
-        key: Key | None,
-        members: Sequence[int],
-        shadow: Shadow,
-    ) -> None:
-        self._group, self._call, self._arguments = group, call, arguments
-        self._key, self._members, self._shadow = key, members, shadow
-        self.watches = False
-        self.ruled = True
-        self.casts = self.cast = False
-        self.wary = self.writes = self.mended = False
-        self.copies, self.changes = True, False
-        self.guarded = self.strange = False
-        self.draws = self.conditions = self.replaced = self.done = 0
-
-    def run(self) -> list[Ran]:
-        """The runs that count, one a part.
-
-        Raises:
-            TooManyParts: the runs would exceed a quarter of the members.
-        """
-        most = max(1, len(self._group) // 4)
-        todo: list[tuple[list[int] | None, list[Any]]] = [(None, [])]
-        runs: list[Ran] = []
-        count = 0
-        while todo:
-            places, recorded = todo.pop()
-            count += 1
-            if count + len(todo) > most and count > 1:
-                raise TooManyParts(
-                    f"conditions on data part the {len(self._group)} members into more than "
-                    f"{most} runs"
-                )
-            decisions = Decisions(recorded) if self.watches else None
-            try:
-                runs.append(self._run(places, decisions))
-            except Differ as differ:
-                assert decisions is not None
-                self._shadow.restore()
-                mine = places or list(range(len(self._group)))
-                todo += [
-                    ([mine[i] for i in where], [*decisions.made, outcome])
-                    for outcome, where in parts_of(differ.outcomes)
-                ]
-        self.done = len(runs)
-        return runs
-
-    def _run(self, places: list[int] | None, decisions: Decisions | None) -> Ran:
-        members = self._members if places is None else [self._members[i] for i in places]
-        pairs = zip(self._group.tensors(), self._group.trained, strict=True)
-        parameters = [tensor for tensor, trained in pairs if trained]
-        versions = [version(parameter) for parameter in parameters]
-        arguments = self._arguments.cloned() if self.copies else self._arguments
-        given = [leaf for leaf in arguments.leaves if isinstance(leaf, Tensor)]
-        before = [version(leaf) for leaf in given]
-        try:
-            ran = run_batched(
-                self._group,
-                self._call,
-                arguments,
-                places=places,
-                key=self._key,
-                members=members,
-                decisions=decisions,
-                ruled=self.ruled,
-                wary=self.wary,
-                strange=self.strange,
-                casts=self.casts,
-                guarded=self.guarded,
-            )
-        finally:
-            self.changes |= not all(map(unchanged, given, before))
-        self.writes |= bool(ran.parameters) or not all(map(unchanged, parameters, versions))
-        self.draws += ran.draws
-        self.replaced += ran.replaced
-        self.mended |= ran.mended
-        self.guarded |= ran.guarded
-        self.cast |= ran.cast
-        self.conditions += len(decisions.made) + decisions.asked if decisions else 0
-        return ran
 
 
 def _why(error: Exception | None) -> str:
