@@ -13,6 +13,7 @@ from torch import nn
 import chimera as ch
 
 WIDTH = 4
+LOG = []
 SLOPE = torch.tensor([0.3, -1.1, 0.7, 0.9], dtype=torch.float64)
 
 
@@ -130,6 +131,57 @@ class Tied(nn.Module):
         return self.hidden["norm"](x)
 
 
+class Guards(nn.Module):
+    """Catches an error of some members."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(WIDTH))
+
+    def forward(self, x):
+        matrix = torch.diag(self.scale.detach() - 0.1)
+        try:
+            return x @ torch.linalg.cholesky(matrix)
+        except torch.linalg.LinAlgError:
+            return x * self.scale
+
+
+class Logs(nn.Module):
+    """Keeps what it computed in a list of its file."""
+
+    def forward(self, x):
+        LOG.append(x.detach().mean(0))
+        del LOG[:-2]
+        return x + 0.1 * LOG[-1]
+
+
+class Clears(nn.Module):
+    """Reads its gradient and clears it."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(WIDTH) + 0.5)
+
+    def forward(self, x):
+        grad = self.scale.grad
+        x = x if grad is None else x + 0.01 * grad.detach()
+        self.zero_grad()
+        return x * self.scale
+
+
+class Moves(nn.Module):
+    """Gives its weight other memory after it was used."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(WIDTH) + 0.5)
+
+    def forward(self, x):
+        x = torch.tanh(x * self.scale)
+        self.scale.data = self.scale.data * 0.9
+        return x
+
+
 class TwoInputs(nn.Module):
     def __init__(self, one, two):
         super().__init__()
@@ -167,6 +219,10 @@ SIMPLE = {
     "in place": InPlace,
     "decay": Decay,
     "tied": Tied,
+    "guards": Guards,
+    "logs": Logs,
+    "clears": Clears,
+    "moves": Moves,
 }
 
 
@@ -241,6 +297,8 @@ def data(*shape):
 
 KNOWN = [
     (("branch", "linear", "dropout"), 9, False),
+    (("sequential", "guards", ("coin", "logs"), "moves"), 5, True),
+    (("memory", ("parallel", "clears", "guards")), 4, False),
     (("memory", ("coin", "batch norm")), 17, True),
     (("sequential", ("while module", "decay"), "mean norm"), 5, False),
     (("repeat", ("coin", "tied"), 3, True), 12, True),

@@ -223,11 +223,11 @@ class Clips(nn.Module):
 
 
 def test_what_forward_does_to_parameters_is_compared(monkeypatch):
-    from chimera.stack import single
+    from chimera.stack.moved import Moved
 
     stack = ch.Stack(ch.instances(Clips, 3))
     result = ch.verify(stack, torch.randn(5, 6))
     assert result.ok
     assert [one.name for one in result.comparisons if one.kind == "parameter"] == ["layer.weight"]
-    monkeypatch.setattr(single, "_take_over", lambda *_: None)
+    monkeypatch.setattr(Moved, "settle", lambda _: None)
     assert [one.kind for one in ch.verify(stack, torch.randn(5, 6)).wrong] == ["parameter"]
