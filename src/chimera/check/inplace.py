@@ -33,7 +33,7 @@ def _is_inplace(call: ast.Call, method: Method, module: nn.Module) -> bool:
         layer = module.get_submodule(name)
     except AttributeError:
         return False
-    if isinstance(layer, nn.Sequential) and len(layer):
+    if isinstance(layer, nn.Sequential | nn.ModuleList) and len(layer):
         layer = layer[0]
     return vars(layer).get("inplace") is True
 

@@ -80,6 +80,9 @@ def _of_value(value: Value) -> Last | None:
     if op.name in ("clamp", "clamp_", "clip"):
         least, most = op.argument("min", 1), op.argument("max", 2)
         name = "relu" if least == 0 and most is None else None
+        if name is None and op.inputs:
+            inner = _of_value(op.inputs[0])  # probabilities that are kept from 0 and 1
+            return inner if inner and inner.activation in ("sigmoid", "softmax") else None
     name = name or _by_hand(op) or _by_tanh(value)
     return Last(name, op.path, op.file, op.line) if name is not None else None
 

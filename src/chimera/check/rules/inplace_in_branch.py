@@ -71,19 +71,32 @@ def _in_own_code(context: Context) -> Iterable[Place]:
                             part.lineno,
                             mend="Write inplace=False there, or F.relu for F.relu_.",
                         )
-            target, value = _named(statement)
+            target, value = _named(_first_turn(statement))
             if target is None or value is None:
                 continue
             for part in ast.walk(value):
                 given = changed_by(part, method, module)
-                # What is changed and keeps its name is meant to be changed.
-                named = given is not None and (given != target or part is not value)
-                if given in meant and named and isinstance(part, ast.Call):
+                if given in meant and isinstance(part, ast.Call):
                     old = meant[given]
+                    # What is changed and has no other name is meant to be changed.
                     if any(meant[other] == old for other in meant if other != target):
                         changed[old] = part
             same = meant.get(value.id) if isinstance(value, ast.Name) else None
             meant[target] = same or f"{target} of line {statement.lineno}"
+
+
+def _first_turn(statement: ast.stmt) -> ast.stmt:
+    """Of a loop over a list of layers that only hands on, ``for layer in self.layers: y =
+    layer(y)``, what its first turn does: ``y = self.layers(y)``, as if they were a chain."""
+    if not (isinstance(statement, ast.For) and isinstance(statement.iter, ast.Attribute)):
+        return statement
+    inner = statement.body[0] if len(statement.body) == 1 else None
+    if isinstance(inner, ast.Assign) and isinstance(inner.value, ast.Call):
+        called = inner.value
+        if ast.unparse(called.func) == ast.unparse(statement.target):
+            call = ast.copy_location(ast.Call(statement.iter, called.args, called.keywords), called)
+            return ast.copy_location(ast.Assign(inner.targets, call), inner)
+    return statement
 
 
 def _named(statement: ast.stmt) -> tuple[str | None, ast.expr | None]:

@@ -106,7 +106,8 @@ def _last_step(op: Op) -> Iterator[tuple[Op, str, Severity | None, str]]:
         return
     batch = 1 - time
     whole = len(index) <= time or _is_whole(index[time])
-    if len(index) > batch and _is_last(index[batch]) and whole:
+    shape = op.inputs[0].shape
+    if len(index) > batch and _is_last(index[batch], shape[batch]) and whole:
         yield (
             op,
             f"the last sample of the batch, not the last step: axis {batch} is the batch where "
@@ -114,7 +115,7 @@ def _last_step(op: Op) -> Iterator[tuple[Op, str, Severity | None, str]]:
             None,
             "Write output[:, -1]." if first else "Write output[-1], or batch_first=True.",
         )
-    elif both and len(index) > time and _is_last(index[time]):
+    elif both and len(index) > time and _is_last(index[time], shape[time]):
         wide = len(index) < 3 or _is_whole(index[2])
         if wide and op.inputs[0].shape[time] > 1:
             yield (
@@ -129,8 +130,8 @@ def _is_whole(index: object) -> bool:
     return index == slice(None)
 
 
-def _is_last(index: object) -> bool:
-    return type(index) is int and index == -1
+def _is_last(index: object, size: int) -> bool:
+    return type(index) is int and index in (-1, size - 1) and size > 1
 
 
 RULE = Rule(
