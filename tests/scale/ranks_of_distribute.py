@@ -391,6 +391,39 @@ class Keeps(nn.Module):
         return y
 
 
+class Seen(nn.Module):
+    """How many rows it has seen, in a buffer that no output shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.1))
+        self.seen = nn.Buffer(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        return self.linear(x)
+
+
+class Several(nn.Module):
+    """Takes the mean away where there are enough rows for one."""
+
+    def __init__(self, enough: int) -> None:
+        super().__init__()
+        self.linear, self.enough = nn.Linear(6, 3), enough
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return y - y.mean(0) if len(x) >= self.enough else y
+
+
+def grown(enough: int) -> str:
+    """What a network says of a larger batch than its first."""
+    wide = ch.distribute(Several(enough), "replicate")
+    x = torch.arange(120.0).view(20, 6).cos()
+    wide(x[:3])
+    return message(lambda: wide(x))
+
+
 class Fixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -441,6 +474,10 @@ def refusals() -> Any:
         "while": called(nn.Sequential(nn.Linear(6, 3), halve)),
         "asks": called(Asks()),
         "keeps": called(Keeps()),
+        "counts": called(Seen()),
+        "several": called(Several(5)),
+        "several, larger than a part": called(Several(7)),
+        "several, later": grown(15),
         "fixed": called(Fixed()),
         "mean": called(Mean()),
         "over": called(Over()),

@@ -8,6 +8,7 @@ about data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # what all batch norms are
 
 from chimera.blocks import Cond, While
-from chimera.scale.record import Recording, record
+from chimera.scale.record import Recording, outputs_of, record
 from chimera.scale.rows import Batch
 
 ROWS = 3
@@ -110,6 +111,10 @@ def _apart(net: nn.Module, few: Batch, one: Recording) -> Mixed | None:
     """Where the first row alone, or the others alone, are not what they are together."""
     modes = [(module, module.training) for module in net.modules()]
     try:
+        counted = _written(one, record(net, few[:1]))
+        if counted is not None:
+            why = "what it writes into that buffer depends on the number of rows"
+            return Mixed(counted, why, "count outside of the network what is of the whole batch")
         if one.drew:  # draws differ with the number of rows
             net.eval()
             one = record(net, few)
@@ -186,9 +191,40 @@ def _close(x: Tensor, y: Tensor, far: float) -> bool:
 
 
 def _written(one: Recording, other: Recording) -> str | None:
+    pairs = ((name, b, other.buffers[name]) for name, b in one.buffers.items())
     return next(
-        (name for name, b in one.buffers.items() if not _close(b, other.buffers[name], 1e-6)), None
+        (name for name, b, c in pairs if b.shape != c.shape or not _close(b, c, 1e-6)), None
     )
+
+
+def probe_sizes(net: nn.Module, batch: Batch, parts: Sequence[int]) -> Mixed | None:
+    """Whether ``batch`` gives other rows when it is computed in parts; ``net`` is left as it was.
+
+    A network that looks at how many rows there are does not show it on a few.
+
+    Args:
+        net: the network, in the mode that is asked about.
+        batch: the rows, as many as will run.
+        parts: how many of them run together, one part after the other.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        one, drew = outputs_of(net, batch)
+        if drew:
+            net.eval()
+            one, _ = outputs_of(net, batch)
+        start = 0
+        for count in parts:
+            part = slice(start, start := start + count)
+            other, _ = outputs_of(net, batch[part])
+            pairs = _paired(one, other, batch.rows, count)
+            if pairs is not None and not all(_close(x[part], y, 1e-3) for x, y in pairs):
+                why = f"of {batch.rows} rows, {count} computed apart are other rows"
+                return Mixed("", why, _axis())
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return None
 
 
 def refuse(found: Mixed | None) -> None:

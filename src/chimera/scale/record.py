@@ -83,6 +83,15 @@ def record(net: nn.Module, batch: Batch) -> Recording:
     return found
 
 
+def outputs_of(net: nn.Module, batch: Batch) -> tuple[list[Tensor], bool]:
+    """The tensors that ``net`` gives on ``batch``, without gradients, and whether it drew."""
+    with torch.no_grad(), forked(0), put_back(net):
+        before = _generators()
+        copies = batch.map(torch.clone, batch.rows).inputs
+        output = run_alone(net, copies.args, copies.kwargs)
+        return _tensors(output), not torch.equal(before, _generators())
+
+
 def run_alone(
     net: nn.Module,
     args: tuple[Any, ...],

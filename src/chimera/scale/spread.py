@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from chimera.build.inputs import Inputs
-from chimera.scale.mixing import ROWS, known, probe, refuse, suspects
+from chimera.scale.mixing import ROWS, known, probe, probe_sizes, refuse, suspects
 from chimera.scale.rows import (
     Batch,
     Shares,
@@ -24,6 +24,9 @@ from chimera.scale.rows import (
     weighted_rows,
 )
 from chimera.scale.world import from_rank, tell_all
+
+# So many ranks' rows are run together, once for each size of a batch, to see whether they mix.
+MOST_SHARES = 8
 
 Call = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
@@ -48,6 +51,7 @@ class Spread:
         self._suspects = suspects(net)
         self._synchronized = any(isinstance(m, nn.SyncBatchNorm) for m in net.modules())
         self._probed: set[bool] = set()
+        self._sizes: set[tuple[bool, int]] = set()
         self._compared = False
         self.apart = inputs == "each"
 
@@ -99,13 +103,29 @@ class Spread:
         self._compared = True
 
     def _check(self, given: Batch, shares: Shares) -> None:
-        """Refuse a network whose rows mix, in the first call of each mode that can tell."""
+        """Refuse a network whose rows mix, in the first calls of each mode and size."""
         found = known(self._suspects)
         if found is not None:
             raise ValueError(str(found))
         mode, together = self._net.training, self._inputs == "same"
         most_rows = given.rows if together else max(shares.counts)
-        if mode in self._probed or most_rows < 2 or self._synchronized:
+        if most_rows < 2 or self._synchronized:
+            return
+        self._check_few(given, shares, mode, together)
+        if together and (mode, given.rows) not in self._sizes:
+            self._check_size(given, shares)
+            self._sizes.add((mode, given.rows))
+
+    def _check_size(self, given: Batch, shares: Shares) -> None:
+        """Refuse a network in which this many rows give others than the ranks' shares of them."""
+        counts = [count for count in shares.counts if count][:MOST_SHARES]
+        some = given[: sum(counts)]
+        here = Batch(self._here(some), some.rows, some.cut)
+        refuse(probe_sizes(self._net, here, counts))
+
+    def _check_few(self, given: Batch, shares: Shares, mode: bool, together: bool) -> None:
+        """Refuse a network in which the first rows show that they mix."""
+        if mode in self._probed:
             return
         few = given[:ROWS]
         if not together:
