@@ -258,6 +258,24 @@ def test_an_object_that_moved_is_said(held: Callable[[], Any], tmp_path: Path) -
     assert steps(tmp_path / "run") == []
 
 
+class Draws(nn.Linear):
+    """Noise of a generator that torch does not know of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = random.random() if self.in_features == 4 else np.random.rand()
+        return super().forward(x[:, : self.in_features]) * (1 + noise)
+
+
+@pytest.mark.parametrize(("width", "whose"), [(4, "Python's random"), (3, "numpy.random")])
+def test_a_generator_that_no_checkpoint_holds_is_said(
+    width: int, whose: str, tmp_path: Path
+) -> None:
+    nets = [Draws(width, 2) for _ in range(2)]
+    with pytest.warns(ch.ChimeraWarning, match=f"cannot be resumed.*draws from {whose}, whose"):
+        train(tmp_path / "run", nets)
+    assert steps(tmp_path / "run") == []
+
+
 class Running(nn.Module):
     """A loss that keeps a mean of itself."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from chimera.draws.counter import member_keys
+from chimera.draws.outside import drew, states
 from chimera.engine import train_step
 from chimera.fit.data import Data, Part
 from chimera.fit.evaluate import Figures, ensemble_figure, evaluate
@@ -75,6 +76,8 @@ class Training:
         self.modes = stack.modes()
         self.carried = Carried(stack)
         self._before_evaluation: list[GroupState] | None = None
+        self._drawn: tuple[Any, bytes] | None = None
+        self._outside: list[str] = []
         self._recorded: list[Tensor] = []  # of each epoch [figures, members here]
         self._whole: list[Tensor] = []  # of all members
         self._losses = self._no_losses()
@@ -103,6 +106,7 @@ class Training:
     def epoch(self) -> Row:
         """Trains one epoch, or the rest of one, and gives its record."""
         self.train_mode()
+        self._drawn = states()
         start = time.perf_counter()
         try:
             train = self.train()
@@ -118,6 +122,7 @@ class Training:
         self._recorded.append(figures)
         self.epochs, self.batch, self._losses = self.epochs + 1, 0, self._no_losses()
         self._poll()
+        self._outside, self._drawn = self._outside or drew(self._drawn), None
         return self._record(self.epochs)
 
     @property
@@ -205,6 +210,12 @@ class Training:
         Raises:
             Uncarriable: the members hold what cannot be written down.
         """
+        outside = self._outside or (drew(self._drawn) if self._drawn is not None else [])
+        if outside:
+            raise Uncarriable(
+                f"a step draws from {' and '.join(outside)}, whose state no checkpoint holds; "
+                "torch.rand draws the same after a resumption"
+            )
         stack, groups = self.stack, self.carried.take()
         for group, before in zip(groups, self._before_evaluation or (), strict=False):
             before.tensors = group.tensors | before.tensors
