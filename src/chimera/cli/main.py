@@ -20,6 +20,7 @@ from rich.console import Console
 from chimera import __version__
 from chimera.cli import typed
 from chimera.cli.mistake import one_line
+from chimera.cli.output import unbroken
 from chimera.cli.verdict import verdict
 
 app = App(
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what follows ``chimera`` on the command line; ``sys.argv`` unless given.
     """
+    if arguments is None:
+        unbroken()
     code = _run(arguments)
     if code and int(os.environ.get("WORLD_SIZE", "1")) > 1 and arguments is None:
         with suppress(OSError):
@@ -68,10 +71,6 @@ def _run(arguments: Sequence[str] | None) -> int:
             warnings.showwarning = _notice
             code = app(tokens, exit_on_error=False, print_error=False, console=Console())
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of the output is gone, as with `| head -1`: nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except CycloptsError as error:
         if os.environ.get("RANK", "0") != "0":  # every rank was given the same: one says it
             return 2
