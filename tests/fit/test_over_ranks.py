@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,13 @@ def test_ranks_that_were_told_different_things_are_refused(ranks: Any) -> None:
         RUN + "data = ch.data(x + RANK, (x[:, 0] > 0).long())\nch.fit(nets[:2], data)", 2
     )
     assert any("data.sha256" in err for err in ended.err), ended.err
+
+
+def test_ranks_that_made_other_members_are_refused(ranks: Any) -> None:
+    made = "torch.manual_seed(RANK)\nch.fit([nn.Linear(4, 3) for _ in range(4)], data, epochs=1)"
+    ended = ranks.run(RUN + made, 2)
+    said = "rank 1 .* has members of other weights than rank 0 .* make the members alike"
+    assert all(re.search(said, err) for err in ended.err), ended.err
 
 
 def test_other_versions_are_refused(ranks: Any) -> None:

@@ -104,10 +104,7 @@ class Data:
         for name in _PARTS:
             part: Part = getattr(self, name)
             for tensor in (part.x, part.y):
-                digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
-                for some in pieces(tensor):
-                    content: Any = some.cpu().contiguous().flatten().view(torch.uint8).numpy()
-                    digest.update(content)
+                add_to(digest, name, tensor)
         return digest.hexdigest()
 
     def __repr__(self) -> str:
@@ -115,6 +112,14 @@ class Data:
         sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in _PARTS)
         shape = list(self.train.x.shape[1:])
         return f"Data({self.name}: {sizes}; a sample of x is {shape}; {what})"
+
+
+def add_to(digest: "hashlib._Hash", name: str, tensor: Tensor | Mapped) -> None:
+    """Let a hash know a tensor: its name, dtype, shape and bits."""
+    digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
+    for some in pieces(tensor):
+        content: Any = some.cpu().contiguous().flatten().view(torch.uint8).numpy()
+        digest.update(content)
 
 
 def data(

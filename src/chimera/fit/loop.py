@@ -162,7 +162,7 @@ def fit(
                 run = Written(directory, Stopping(signals), started, None)
                 training = Training(whole, placed, settings, one_or_own, run.poll)
                 return run.fit(training, schedule, told, finish, progress)
-        agree(ranks, told)
+        agree(ranks, told, whole)
         part = OverRanks(ranks, whole, placed, settings, one_or_own, device)
         together = FinishTogether(table, settings, whole, ranks, Carried(whole))
         try:

@@ -1,5 +1,6 @@
 """A run over ranks: what all of them make sure of at the start, and who trains what."""
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chimera.fit.checkpoints import Schedule
-from chimera.fit.data import Data
+from chimera.fit.data import Data, add_to
 from chimera.fit.described import environment_of
 from chimera.fit.finish import FinishTogether
 from chimera.fit.result import Result, Row
@@ -27,26 +28,39 @@ from chimera.scale.ranks import Ranks
 from chimera.stack import Stack
 
 _SAME = ("python", "packages")
+_OTHER = {
+    "versions": "another version",
+    "config": "another config",
+    "weights": "members of other weights",
+}
 
 
-def agree(ranks: Ranks, told: Mapping[str, Any]) -> None:
-    """Raise ValueError where a rank has other versions than rank 0, or was told something else.
+def agree(ranks: Ranks, told: Mapping[str, Any], whole: Stack) -> None:
+    """Raise ValueError where a rank has other versions, settings or members than rank 0.
 
     Every rank raises the same, with the rank, the key and both values.
     """
     environment = environment_of(torch.device("cpu"), ranks.size)
-    mine = {"config": told, "versions": {name: environment[name] for name in _SAME}}
+    weights = hashlib.sha256()
+    for name, tensor in (*whole.named_parameters(), *whole.named_buffers()):
+        add_to(weights, name, tensor.detach())
+    mine = {
+        "config": told,
+        "versions": {name: environment[name] for name in _SAME},
+        "weights": {"sha256": weights.hexdigest()},
+    }
     first, *others = ranks.exchange(mine, "the comparison of their configs")
     for rank, other in enumerate(others, 1):
         for what, mend in (
             ("versions", "install the same ones everywhere"),
             ("config", "every rank must be started with the same command, modules and data"),
+            ("weights", "make the members alike on every rank, from one seed: ch.instances(seed=)"),
         ):
             found = differences(first[what], other[what])
             if found:
                 raise ValueError(
-                    f"rank {rank} ({ranks.peers[rank].host}) has another {what.rstrip('s')} than "
-                    f"rank 0 ({ranks.peers[0].host}): {found}; {mend}"
+                    f"rank {rank} ({ranks.peers[rank].host}) has {_OTHER[what]} than rank 0 "
+                    f"({ranks.peers[0].host}): {found}; {mend}"
                 )
 
 
