@@ -277,3 +277,28 @@ def test_what_cannot_let_go_is_named(members, monkeypatch):
 
     with pytest.raises(Held, match="keep it in an attribute of the module"):
         ch.Stack(members(Deep, 3))(ch.each(X))
+
+
+class Running(nn.Module):
+    """A loss that keeps a mean of itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.ones((), dtype=torch.float64))
+        self.last = None
+
+    def forward(self, output, target):
+        loss = torch.nn.functional.mse_loss(output, target)
+        self.mean = 0.9 * self.mean + 0.1 * loss.detach()
+        self.last = loss.detach()
+        return loss / self.mean
+
+
+def test_a_loss_that_keeps_state_is_left_alive():
+    stack, loss = ch.Stack([nn.Linear(4, 4).double() for _ in range(3)]), Running()
+    step = ch.train_step(stack, loss, ch.optim.SGD(stack, lr=0.1))
+    for _ in range(3):
+        step(X[0], X[1])
+        assert loss.mean.isfinite()
+        assert loss.last.isfinite()
+    assert ch.explain(stack).alone

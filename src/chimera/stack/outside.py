@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from torch import nn
+
+from chimera.paths.bind import reached
 
 _CONTAINERS = (dict, OrderedDict, defaultdict, list, deque, set)
 _DEPTH = 2  # a dictionary of dictionaries
@@ -24,9 +26,10 @@ class Outside:
 
     Args:
         modules: the modules, whose classes are noted.
+        call: what runs them; modules that it uses, such as a loss, are noted.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
+    def __init__(self, modules: Iterable[nn.Module], call: Callable[..., Any]) -> None:
         self._seen: set[int] = set()
         self._names: list[tuple[Any, dict[str, Any]]] = []
         self._contents: list[tuple[Any, Any]] = []
@@ -34,6 +37,10 @@ class Outside:
         for module in modules:
             for kind in type(module).__mro__:
                 self._note(kind, _DEPTH)
+        for module in reached(call):
+            self._names.append((module, dict(module.__dict__)))
+            for value in list(module.__dict__.values()):
+                self._note(value, _DEPTH)
 
     def see(self, variables: dict[str, Any]) -> None:
         """Take note of the variables of a file whose code runs."""
@@ -76,11 +83,17 @@ class Outside:
         """Let everything noted hold what it held."""
         for thing, names in self._names:
             now = thing.__dict__
-            for name in [name for name in now if name not in names and name[:2] != "__"]:
-                delattr(thing, name)
-            for name, value in names.items():
-                if now.get(name) is not value and name[:2] != "__":
+            gone = [name for name in now if name not in names and name[:2] != "__"]
+            back = {n: v for n, v in names.items() if now.get(n) is not v and n[:2] != "__"}
+            if isinstance(thing, type):  # whose dictionary is read alone
+                for name in gone:
+                    delattr(thing, name)
+                for name, value in back.items():
                     setattr(thing, name, value)
+            else:
+                for name in gone:
+                    del now[name]
+                now.update(back)
         for cell, held in self._cells:
             cell.cell_contents = held
         for held, was in self._contents:
