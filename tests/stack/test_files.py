@@ -690,3 +690,29 @@ def test_an_extra_state_is_its_modules_own_to_take_over(tmp_path: Path, held):
     save(Extra(torch.arange(5)), tmp_path / "f")
     loaded = load(tmp_path / "f", into=Extra(held))
     assert torch.equal(loaded.state, torch.arange(5))
+
+
+def test_a_module_without_memory_is_refused(tmp_path: Path):
+    save(nn.Linear(2, 3), tmp_path / "f")
+    net = nn.Linear(2, 3, device="meta")
+    with pytest.raises(ch.CheckpointError, match=r"is on the meta device.*to_empty"):
+        load(tmp_path / "f", into=net)
+    with pytest.raises(ch.CheckpointError, match="meta device"):
+        load(tmp_path / "f", into=lambda: nn.Linear(2, 3, device="meta"))
+    assert net.weight.is_meta
+    net.to_empty(device="cpu")
+    load(tmp_path / "f", into=net)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.arange(4.0)[1::4], torch.ones(3, 3).t()[1:2, 1:2], torch.tensor([1 + 2j]).conj().imag],
+    ids=["strided", "transposed", "negative"],
+)
+def test_one_number_comes_back_however_it_lay(tmp_path: Path, tensor):
+    held = nn.Module()
+    held.register_buffer("one", tensor)
+    save(held, tmp_path / "f")
+    other = nn.Module()
+    other.register_buffer("one", torch.zeros_like(tensor))
+    assert torch.equal(load(tmp_path / "f", into=other).one, tensor)

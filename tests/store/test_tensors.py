@@ -130,6 +130,7 @@ def test_the_file_is_safetensors_that_others_read(tmp_path: Path):
     [
         ("..", torch.ones(1)),
         ("", torch.ones(1)),
+        ("__metadata__", torch.ones(1)),
         ("a\n", torch.ones(1)),
         ("a", torch.ones(1, device="meta")),
         ("a", torch.ones(2, 2).to_sparse()),

@@ -169,8 +169,7 @@ def run_batched(
 
     witness = None
     if wary or guarded:
-        used = (module for _, module in group.reading.modules)
-        outside = Outside(used, call) if strange else None
+        outside = Outside(module for _, module in group.reading.modules) if strange else None
         witness = Witness(run_batched.__code__.co_filename, thorough=wary, outside=outside)
     drawing = None if key is None else Drawing(key, members, several=True)
     sentinel: Sentinel | Watch | None = Sentinel(group.device.type, goes_wrong) if wary else None

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from torch import nn
-
-from chimera.paths.bind import reached
 
 _CONTAINERS = (dict, OrderedDict, defaultdict, list, deque, set)
 _DEPTH = 2  # a dictionary of dictionaries
@@ -26,20 +24,25 @@ class Outside:
 
     Args:
         modules: the modules, whose classes are noted.
-        call: what runs them; modules that it uses, such as a loss, are noted.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], call: Callable[..., Any]) -> None:
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._seen: set[int] = set()
         self._names: list[tuple[Any, dict[str, Any]]] = []
         self._contents: list[tuple[Any, Any]] = []
         self._cells: list[tuple[CellType, Any]] = []
         for module in modules:
+            self._seen.add(id(module))  # puts back what it holds by itself
             for kind in type(module).__mro__:
                 self._note(kind, _DEPTH)
-        for module in reached(call):
-            self._names.append((module, dict(module.__dict__)))
-            for value in list(module.__dict__.values()):
+
+    def meet(self, one: Any) -> None:
+        """Take note of an object whose method runs, such as a loss."""
+        if not isinstance(one, nn.Module):
+            self._note(one, _DEPTH)
+        elif self._is_new(one):
+            self._names.append((one, dict(one.__dict__)))
+            for value in list(one.__dict__.values()):
                 self._note(value, _DEPTH)
 
     def see(self, variables: dict[str, Any]) -> None:

@@ -105,6 +105,12 @@ def _check_fit(own: dict[str, Any], state: dict[str, Any], path: Path) -> None:
         if is_extra(name):  # its module's own to take over
             continue
         mine, new = own[name], state[name]
+        if isinstance(mine, Tensor) and mine.is_meta and not is_lazy(mine):
+            raise CheckpointError(
+                f"{path}: cannot be loaded: {name!r} of `into` is on the meta device, where "
+                "tensors have no values; make it on a device that has memory, or give it some: "
+                "into.to_empty(device='cpu')"
+            )
         if isinstance(mine, Tensor) != isinstance(new, Tensor):
             wrong.append(f"{name!r} is {_said(new)} in the file and {_said(mine)} in `into`")
         elif not isinstance(mine, Tensor):

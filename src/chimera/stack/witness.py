@@ -88,6 +88,8 @@ class Witness(TorchFunctionMode):
         while frame is not None and frame.f_code.co_filename != self._until:
             if not frame.f_code.co_filename.startswith(_OURS):
                 outside.see(frame.f_globals)
+                for first in frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]:
+                    outside.meet(frame.f_locals.get(first))  # a method's object
             frame = frame.f_back
 
     def note(self, made: Any) -> None:

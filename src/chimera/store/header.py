@@ -93,6 +93,8 @@ def wrong_name(name: str) -> str | None:
     """Why no tensor of a module can be called ``name``, or None where one can."""
     if not name or not name.isprintable():
         return "is empty or holds characters that cannot be printed"
+    if name == "__metadata__":
+        return "is what the format calls its own table"
     if "" in name.split("."):
         return "has an empty part"
     return None

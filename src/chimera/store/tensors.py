@@ -64,16 +64,19 @@ def write_tensors(
         wrong = wrong_name(name)
         if wrong:
             raise ValueError(f"the tensor name {name!r} {wrong}")
-        plain = tensor.detach().resolve_conj().resolve_neg()
+        plain = tensor.detach()
+        dense = plain.layout == torch.strided and not plain.is_nested
+        if dense:
+            plain = plain.resolve_conj().resolve_neg()
         if plain.dtype == torch.complex128:
             plain = torch.view_as_real(plain)
             wide.append(name)
-        if plain.dtype not in _WRITABLE or plain.layout != torch.strided or plain.is_meta:
+        if plain.dtype not in _WRITABLE or not dense or plain.is_meta:
             raise ValueError(
                 f"{name!r} is {plain.dtype}, {plain.layout}, on {plain.device}: a file holds dense "
                 "tensors of torch's common dtypes that have values"
             )
-        stored[name] = plain.cpu().contiguous()
+        stored[name] = _packed(plain.cpu())
     stored = _apart(stored)
     in_rows = {name for names in groups.values() for name in names}
     for label, names in groups.items():
@@ -218,6 +221,13 @@ def _order(path: Path) -> None:
             end = pair.end()
         file.seek(8 + start)
         file.write(b",".join(sorted(pairs)))
+
+
+def _packed(tensor: Tensor) -> Tensor:
+    """The same numbers, one behind the other; torch calls one number contiguous as it lies."""
+    return (
+        tensor.flatten().clone().view(tensor.shape) if tensor.numel() == 1 else tensor.contiguous()
+    )
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
