@@ -225,9 +225,9 @@ def _order(path: Path) -> None:
 
 def _packed(tensor: Tensor) -> Tensor:
     """The same numbers, one behind the other; torch calls one number contiguous as it lies."""
-    return (
-        tensor.flatten().clone().view(tensor.shape) if tensor.numel() == 1 else tensor.contiguous()
-    )
+    if tensor.numel() == 1:
+        return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+    return tensor.contiguous()
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
