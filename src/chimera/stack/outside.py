@@ -37,10 +37,8 @@ class Outside:
                 self._note(kind, _DEPTH)
 
     def meet(self, one: Any) -> None:
-        """Take note of an object whose method runs, such as a loss."""
-        if not isinstance(one, nn.Module):
-            self._note(one, _DEPTH)
-        elif self._is_new(one):
+        """Take note of a module whose method runs and that is none of the members', as a loss."""
+        if isinstance(one, nn.Module) and self._is_new(one):
             self._names.append((one, dict(one.__dict__)))
             for value in list(one.__dict__.values()):
                 self._note(value, _DEPTH)
