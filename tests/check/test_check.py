@@ -29,6 +29,29 @@ class Lists(nn.Module):
         return self.layers[0](x)
 
 
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        self.out = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.out(self.net(x))
+
+
+class TwiceByLine(Twice):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(  # chimera: ignore[linear-after-linear]
+            nn.Linear(4, 4), nn.Linear(4, 4)
+        )
+
+
+class TwiceByClass(Twice):  # chimera: ignore[linear-after-linear]
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
 class Silenced(nn.Module):
     def __init__(self):
         super().__init__()
@@ -282,3 +305,13 @@ def test_modes_of_torch_that_a_forward_sets_for_good_are_put_back():
 def test_a_loss_is_a_module_or_a_function(loss):
     with pytest.raises(TypeError, match=r"loss must be a module or a function.*; got "):
         ch.check(nn.Linear(4, 2), ch.spec("batch", 4), loss=loss)
+
+
+def test_a_comment_speaks_for_the_layer_that_is_made_there():
+    def paths(net):
+        found = ch.check(net, ch.spec(2, 4))
+        return [f.path for f in found if f.rule == "linear-after-linear"]
+
+    assert paths(Twice) == ["net.1", "out"]
+    assert paths(TwiceByLine) == ["out"]
+    assert paths(nn.Sequential(TwiceByClass())) == []
