@@ -235,7 +235,8 @@ def _one_by_one(made: Any, reach: Reach) -> Sequence[Any]:
 
 def _on_gpu(given: Sequence[tuple[Any, ...]]) -> bool:
     """Whether the first input is on a GPU, where branches may have streams."""
-    return bool(given and given[0]) and getattr(given[0][0], "is_cuda", False)
+    # torch 2.11 cannot trace bool() of a tuple.
+    return len(given) > 0 and len(given[0]) > 0 and getattr(given[0][0], "is_cuda", False)
 
 
 def _queues(branches: list[nn.Module], left: list[int]) -> Queues | None:
