@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 import chimera as ch
 from chimera.draws.mode import Key
 from chimera.engine import room
-from chimera.engine.prediction import peak, saved
+from chimera.engine.prediction import few_of, peak, saved
 from chimera.engine.trace import recorded
 from chimera.stack.each import arguments
 
@@ -119,7 +119,8 @@ def test_what_is_saved_is_what_autograd_keeps():
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         step(x, torch.arange(4))
-    assert 6 * saved(step._eager, given, Key(0, 0)) == pytest.approx(sum(sizes.values()), rel=0.05)
+    few, theirs = few_of(step._eager, given, Key(0, 0))
+    assert 6 * saved(few, theirs, Key(0, 0)) == pytest.approx(sum(sizes.values()), rel=0.05)
 
 
 def test_the_prediction_is_what_lives_at_once():

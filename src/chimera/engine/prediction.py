@@ -21,20 +21,31 @@ from chimera.stack.each import Arguments, index_of
 from chimera.stack.stack import Stack
 
 
-def saved(eager: Eager, given: Arguments, key: Key) -> float:
-    """The bytes that autograd saves of one member for the backward pass, the parameters aside.
-
-    Of the first two members of the first group, which run once.
+def few_of(eager: Eager, given: Arguments, key: Key) -> tuple[Members, Arguments]:
+    """The call of the first two members of the first group, and their arguments.
 
     Raises:
         Uncapturable: the step is more than tensor operations.
     """
-    program, given, count = _few(eager, given, key)
-    moving = program.moving(given)
-    rows = [tensor.detach() for tensor in program.tensors()]
-    for place in program.trained:
+    stack = eager.stack
+    few = stack.parts()[0][0].positions[:2]
+    small = Stack([stack[position] for position in few], seed=stack.seed)
+    mine = given.take(index_of(few, stack.device))
+    with torch.no_grad():
+        small.run(eager.call, mine, key)
+    return Members(small, eager.call, mine), mine
+
+
+def saved(few: Members, given: Arguments, key: Key) -> float:
+    """The bytes that autograd saves of one member for the backward pass, the parameters aside.
+
+    Of a few members with their arguments, which run once.
+    """
+    moving = few.moving(given)
+    rows = [tensor.detach() for tensor in few.tensors()]
+    for place in few.trained:
         rows[place].requires_grad_()
-    for place in program.buffers:
+    for place in few.buffers:
         rows[place] = rows[place].clone()
     known = {tensor.untyped_storage().data_ptr() for tensor in (*rows, *moving)}
     kept: dict[int, int] = {}
@@ -46,33 +57,20 @@ def saved(eager: Eager, given: Arguments, key: Key) -> float:
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(save, lambda tensor: tensor):
-        _losses = program.outputs(rows, moving, torch.as_tensor(key.step, device=rows[0].device))
-    return sum(kept.values()) / count
+        _losses = few.outputs(rows, moving, torch.as_tensor(key.step, device=rows[0].device))
+    return sum(kept.values()) / few.shape[0]
 
 
-def predicted(eager: Eager, given: Arguments, key: Key) -> float:
+def predicted(few: Members, given: Arguments) -> float:
     """The bytes of one member's activations, forward and backward, at their peak.
 
-    Of the recorded step of the first two members of the first group: what lives between its
-    operations.
+    Of the recorded step of a few members: what lives between its operations.
 
     Raises:
         Uncapturable: the step is more than tensor operations.
     """
-    program, given, count = _few(eager, given, key)
-    graph = StepGraph(program, None, None, given, parted=True)
-    return peak(graph.graphs[0]) / count
-
-
-def _few(eager: Eager, given: Arguments, key: Key) -> tuple[Members, Arguments, int]:
-    """The call of the first two members of the first group, their arguments, and how many."""
-    stack = eager.stack
-    few = stack.parts()[0][0].positions[:2]
-    small = Stack([stack[position] for position in few], seed=stack.seed)
-    mine = given.take(index_of(few, stack.device))
-    with torch.no_grad():
-        small.run(eager.call, mine, key)
-    return Members(small, eager.call, mine), mine, len(few)
+    graph = StepGraph(few, None, None, given, parted=True)
+    return peak(graph.graphs[0]) / few.shape[0]
 
 
 def peak(graph: GraphModule) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from chimera.draws.mode import Key
 from chimera.engine.eager import Eager
 from chimera.engine.learned import learn
-from chimera.engine.prediction import memory_of, predicted, saved
+from chimera.engine.prediction import few_of, memory_of, predicted, saved
 from chimera.stack.each import Arguments
 
 # Of the memory of the machine, what a step may take unless it is told.
@@ -62,10 +62,11 @@ def count_of(eager: Eager, given: Arguments, key: Key, memory: int | None) -> tu
         )
     with eager.surroundings.aside():
         learn(eager.stack, eager.call, given, key)
-        held = round(saved(eager, given, key) * members)
+        few, theirs = few_of(eager, given, key)
+        held = round(saved(few, theirs, key) * members)
         if memory is None and fixed + MOST_OF_SAVED * held < FREE:
             return 1, ""
-        each = predicted(eager, given, key)
+        each = predicted(few, theirs)
     limit = memory or round(SHARE * memory_of(eager.stack.device))
     count = _parts(each * members, limit - fixed, members)
     told = (
