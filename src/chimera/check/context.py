@@ -129,6 +129,15 @@ class Context:
                     seen.add(id(method.node))
                     yield path, module, method
 
+    def forwards(self) -> Iterator[tuple[str, nn.Module, Method]]:
+        """Each ``forward`` that a user wrote, once, with the first path and module."""
+        seen: set[int] = set()
+        for path, module in self.modules:
+            method = self.sources.method(type(module), "forward")
+            if method is not None and id(method.node) not in seen:
+                seen.add(id(method.node))
+                yield path, module, method
+
     def classes(self) -> Iterator[tuple[str, ClassSource]]:
         """The source of each class that a user wrote, with the first path at which it is used."""
         return ((paths[0], self.sources.of(kind)) for kind, paths in self.uses.items())

@@ -48,12 +48,7 @@ def _by_calls(context: Context) -> Iterable[Place]:
 def _in_own_code(context: Context) -> Iterable[Place]:
     """A tensor that a forward changes in place on the way into a branch, and adds by another name
     or by its old one: ``out = self.relu(x)``, then ``out + x``."""
-    seen: set[int] = set()
-    for path, module in context.modules:
-        method = context.sources.method(type(module), "forward")
-        if method is None or id(method.node) in seen:
-            continue
-        seen.add(id(method.node))
+    for path, module, method in context.forwards():
         meant = {name: name for name in method.inputs}
         changed: dict[str, ast.Call] = {}
         for statement in method.node.body:

@@ -47,12 +47,7 @@ def find(context: Context) -> Iterable[Place]:
 
 def _written(context: Context) -> Iterable[Place]:
     """What the source of each forward shows."""
-    seen: set[int] = set()
-    for path, module in context.modules:
-        method = context.sources.method(type(module), "forward")
-        if method is None or id(method.node) in seen:
-            continue
-        seen.add(id(method.node))
+    for path, module, method in context.forwards():
         for node, name in _Follow(method, module).changes():
             yield Place(
                 path,
