@@ -24,7 +24,7 @@ def any_hooks(tensors: Iterable[Tensor]) -> bool:
 
 def has_hooks(tensor: Tensor) -> bool:
     """Whether a gradient that reaches ``tensor`` fires a hook."""
-    return bool(tensor._backward_hooks) or bool(tensor._post_accumulate_grad_hooks)
+    return any(_OF_TENSOR(tensor))
 
 
 def hook_tables(module: nn.Module) -> list[dict[int, Any]]:
