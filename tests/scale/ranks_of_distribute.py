@@ -404,6 +404,19 @@ class Seen(nn.Module):
         return self.linear(x)
 
 
+class Pairs(nn.Module):
+    """Does not run on a single row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) < 2:
+            raise ArithmeticError("one is not enough")
+        return self.linear(x)
+
+
 class Several(nn.Module):
     """Takes the mean away where there are enough rows for one."""
 
@@ -474,6 +487,7 @@ def refusals() -> Any:
         "while": called(nn.Sequential(nn.Linear(6, 3), halve)),
         "asks": called(Asks()),
         "keeps": called(Keeps()),
+        "pairs": called(Pairs()),
         "counts": called(Seen()),
         "several": called(Several(5)),
         "several, larger than a part": called(Several(7)),

@@ -110,6 +110,7 @@ REFUSED = {
     "while": "'1': While asks its condition of the whole batch.*torch.where",
     "asks": "'inner.1': Python asks about data there .bool.",
     "keeps": "'mean': what it writes into that buffer depends on the batch",
+    "pairs": "'.root.': it does not run on a part of a batch .ArithmeticError: one is not enough",
     "counts": "'seen': what it writes into that buffer depends on the number of rows",
     "several": "'.root.': of 7 rows, 3 computed apart are other rows",
     "several, larger than a part": "'.root.': of 7 rows, 3 computed apart are other rows",

@@ -8,7 +8,8 @@ about data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -109,28 +110,44 @@ def _axis() -> str:
 
 def _apart(net: nn.Module, few: Batch, one: Recording) -> Mixed | None:
     """Where the first row alone, or the others alone, are not what they are together."""
-    modes = [(module, module.training) for module in net.modules()]
-    try:
-        counted = _written(one, record(net, few[:1]))
+    first, others = slice(0, 1), slice(1, few.rows)
+    with _modes_kept(net):
+        alone = _alone(net, few[first])
+        if isinstance(alone, Mixed):
+            return alone
+        counted = _written(one, alone)
         if counted is not None:
             why = "what it writes into that buffer depends on the number of rows"
             return Mixed(counted, why, "count outside of the network what is of the whole batch")
         if one.drew:  # draws differ with the number of rows
             net.eval()
-            one = record(net, few)
-        for part in (slice(0, 1), slice(1, few.rows)):
-            try:
-                alone = record(net, few[part])
-            except Exception as error:  # noqa: BLE001 - whatever it raises is the answer
-                why = f"it does not run on a part of a batch ({type(error).__name__}: {error:.200})"
-                return Mixed("", why, "write no size of a batch into it")
-            found = _differs(one, alone, part, slice(None), 1e-3)
+            one, alone = record(net, few), _alone(net, few[first])
+        for part, run in ((first, alone), (others, _alone(net, few[others]))):
+            if isinstance(run, Mixed):
+                return run
+            found = _differs(one, run, part, slice(None), 1e-3)
             if found is not None:
                 return Mixed(found, "rows computed apart are other rows", _axis())
+    return None
+
+
+def _alone(net: nn.Module, part: Batch) -> Recording | Mixed:
+    """A run of a part of a batch; that it does not run is an answer."""
+    try:
+        return record(net, part)
+    except Exception as error:  # noqa: BLE001 - whatever it raises is the answer
+        why = f"it does not run on a part of a batch ({type(error).__name__}: {error!s:.200})"
+        return Mixed("", why, "write no size of a batch into it")
+
+
+@contextmanager
+def _modes_kept(net: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
-    return None
 
 
 def _changed(batch: Batch, few: Batch, kept: int) -> Batch:
@@ -207,8 +224,7 @@ def probe_sizes(net: nn.Module, batch: Batch, parts: Sequence[int]) -> Mixed | N
         batch: the rows, as many as will run.
         parts: how many of them run together, one part after the other.
     """
-    modes = [(module, module.training) for module in net.modules()]
-    try:
+    with _modes_kept(net):
         one, drew = outputs_of(net, batch)
         if drew:
             net.eval()
@@ -221,9 +237,6 @@ def probe_sizes(net: nn.Module, batch: Batch, parts: Sequence[int]) -> Mixed | N
             if pairs is not None and not all(_close(x[part], y, 1e-3) for x, y in pairs):
                 why = f"of {batch.rows} rows, {count} computed apart are other rows"
                 return Mixed("", why, _axis())
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return None
 
 
