@@ -1,5 +1,6 @@
 """``chimera fit``: many instances of one network trained at once."""
 
+import logging
 import os
 from typing import Annotated, Any
 
@@ -108,6 +109,8 @@ def fit(
     # Read when torch is loaded: threads that wait for each other sleep. On cores that others use
     # too, spinning made a run five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Beside a CUDA toolkit and no GPU, torch's compiler would say so in every process.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     given: dict[str, Any] = {
         "data": data,
         "module": module,
