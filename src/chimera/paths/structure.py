@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -65,8 +65,7 @@ class Slot:
         return self.places[0].kind
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One property of the module at ``path``."""
 
     path: str
@@ -264,7 +263,7 @@ class _Reader:
         """The facts, with a stand-in for every value, now that all modules are known."""
         describe = Describer(self._module_index, self._slot_index)
         facts = [
-            dataclasses.replace(fact, value=describe(fact.value.value))
+            fact._replace(value=describe(fact.value.value))
             if isinstance(fact.value, _Later)
             else fact
             for fact in self.facts

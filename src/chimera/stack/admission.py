@@ -82,17 +82,23 @@ def checked_reading(index: int, module: nn.Module) -> Reading:
     return reading
 
 
-def grouped(readings: Sequence[Reading]) -> list[list[int]]:
-    """Positions by structure, in order of first appearance."""
-    groups: list[tuple[Reading, list[int]]] = []
-    for position, reading in enumerate(map(alike, readings)):
-        for representative, positions in groups:
-            if difference(representative, reading) is None:
-                positions.append(position)
-                break
-        else:
-            groups.append((reading, [position]))
-    return [positions for _, positions in groups]
+def grouped(members: Sequence[nn.Module]) -> list[list[tuple[int, Reading]]]:
+    """Members by structure, in order of first appearance: positions with what was read there.
+
+    The facts that were compared are not kept: of thousands of members they are millions of objects.
+
+    Raises:
+        TypeError, ValueError: as ``checked_reading``.
+    """
+    groups: list[tuple[Reading, list[tuple[int, Reading]]]] = []
+    for position, module in enumerate(members):
+        reading = checked_reading(position, module)
+        plain = alike(reading)
+        like = next((found for one, found in groups if difference(one, plain) is None), None)
+        if like is None:
+            groups.append((plain, like := []))
+        like.append((position, replace(reading, facts=[])))
+    return [found for _, found in groups]
 
 
 def misfit(one: nn.Module, other: Reading) -> tuple[Fact, Fact] | None:

@@ -28,8 +28,8 @@ class Group:
     """Members of one structure.
 
     Args:
-        modules: the members; they stay as they are.
-        positions: their places in the stack.
+        first: the first member, which stays as it is.
+        members: their places in the stack, and what was read of each.
 
     Attributes:
         partial: whether gradients may leave rows out, those of members that did not use a
@@ -45,13 +45,13 @@ class Group:
     partial = False
     changed = False
 
-    def __init__(self, modules: Sequence[nn.Module], positions: Sequence[int]) -> None:
-        self.positions = list(positions)
-        self.template = skeleton(modules[0])
+    def __init__(self, first: nn.Module, members: Sequence[tuple[int, Reading]]) -> None:
+        self.positions = [position for position, _ in members]
+        readings = [reading for _, reading in members]
+        self.template = skeleton(first)
         self.tree = Tree()
         self.reading = Reading()
         self._homes: list[tuple[nn.Module, str]] = []
-        readings = [read(module) for module in modules]
         self.own: dict[tuple[int, str], list[Any]] = different(readings)
         self.plans: dict[Any, Any] = {}
         self.still = Frozen()

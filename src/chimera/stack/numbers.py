@@ -43,7 +43,7 @@ def alike(reading: Reading) -> Reading:
         for (index, name), kind in _settings(reading).items()
     }
     facts = [
-        replace(fact, value=_Number(kinds[fact.path], fact.value)) if _stands(fact, kinds) else fact
+        fact._replace(value=_Number(kinds[fact.path], fact.value)) if _stands(fact, kinds) else fact
         for fact in reading.facts
     ]
     return replace(reading, facts=facts)

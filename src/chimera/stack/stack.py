@@ -65,10 +65,7 @@ class Stack(nn.Module):
         self._evaluations = 0
         self._uneven = False
         self._turn = Turn()
-        readings = [checked_reading(i, module) for i, module in enumerate(members)]
-        self._groups = [
-            Group([members[i] for i in positions], positions) for positions in grouped(readings)
-        ]
+        self._groups = [Group(members[alike[0][0]], alike) for alike in grouped(members)]
         for group in self._groups:
             group.turn = self._turn
         self.groups = nn.ModuleDict({str(i): group.tree for i, group in enumerate(self._groups)})
