@@ -1,5 +1,6 @@
 """A run that was stopped, at whatever step, ends with the bits of one that never was."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -260,3 +261,34 @@ def test_a_changed_global_or_hyperparameter_is_refused(
         with pytest.raises(ValueError, match=r"reads.Helped.forward.helped was"):
             ch.fit(helped_nets(), blobs(), hyperparameters={"h": [4, 4, 4]}, **options)
     ch.fit(helped_nets(), blobs(), hyperparameters={"h": [4, 4, 4]}, **options)
+
+
+def _weights(out: Path) -> Any:
+    return json.loads((out / "config.json").read_text())["weights_sha256"]
+
+
+def _linears(seed: int) -> list[nn.Module]:
+    return list(ch.instances(nn.Linear, 3, 4, 3, seed=seed))
+
+
+def test_members_that_start_elsewhere_are_told_and_take_on_the_checkpoint(tmp_path: Path) -> None:
+    whole = ch.fit(_linears(0), blobs(), epochs=2)
+    _stopped(_linears(0), tmp_path / "run")
+    started = _weights(tmp_path / "run")
+    with pytest.warns(ch.ChimeraWarning, match="other weights than those that the run was started"):
+        resumed = ch.fit(_linears(1), blobs(), epochs=2, out=tmp_path / "run", resume=True)
+    assert_same(whole, resumed)
+    assert _weights(tmp_path / "run") == started
+
+
+def test_a_run_without_a_checkpoint_starts_with_what_it_is_given(tmp_path: Path) -> None:
+    def stop(row: Any) -> None:
+        raise _Enough
+
+    with pytest.raises(_Enough):
+        ch.fit(_linears(0), blobs(), epochs=2, out=tmp_path / "run", progress=stop)
+    ch.fit(_linears(1), blobs(), epochs=2, out=tmp_path / "new")
+    before = _weights(tmp_path / "run")
+    resumed = ch.fit(_linears(1), blobs(), epochs=2, out=tmp_path / "run", resume=True)
+    assert_same(ch.fit(_linears(1), blobs(), epochs=2), resumed)
+    assert _weights(tmp_path / "run") == _weights(tmp_path / "new") != before

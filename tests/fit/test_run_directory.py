@@ -13,6 +13,7 @@ from torch import nn
 
 import chimera as ch
 from chimera.fit import MLP, Data
+from chimera.fit.described import OWN_KEYS
 from chimera.fit.result import Result
 
 
@@ -68,6 +69,16 @@ def test_every_file_says_what_the_result_says(tmp_path: Path) -> None:
     environment = strict_json((out / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
     assert environment["threads"] == torch.get_num_threads()
+
+
+def test_what_a_run_says_of_itself_is_not_the_callers_to_say(tmp_path: Path) -> None:
+    run(tmp_path / "out")
+    said = set(strict_json((tmp_path / "out" / "config.json").read_text()))
+    assert said | {"choices"} == OWN_KEYS  # "choices" is what a checkpoint adds
+    for key in sorted(OWN_KEYS | {"command"}):
+        with pytest.raises(ValueError, match=f"config: '{key}' is what the run says of itself"):
+            run(tmp_path / "another", config={"note": 1, key: 2})
+    assert not (tmp_path / "another").exists()
 
 
 def test_no_path_of_the_machine_is_written(tmp_path: Path) -> None:

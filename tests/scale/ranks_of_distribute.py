@@ -506,6 +506,9 @@ def refusals() -> Any:
         "twice": message(lambda: ch.distribute(frozen)),
         "copied": message(lambda: copy.deepcopy(frozen)),
         "ranks": message(lambda: ch.distribute(nn.Linear(6, 3), devices=2)),
+        "other devices": message(
+            lambda: ch.distribute(nn.Linear(6, 3), devices=["cpu", "meta", "cpu"])
+        ),
     }
 
 

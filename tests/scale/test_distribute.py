@@ -127,6 +127,7 @@ REFUSED = {
     "twice": "distributed already",
     "copied": "cannot be copied or pickled",
     "ranks": "devices is 2, and 3 ranks run.*torchrun --nproc-per-node 2",
+    "other devices": r"devices\[1\] is 'meta', and rank 1 computes on 'cpu'; leave devices out",
 }
 
 
@@ -203,8 +204,19 @@ def test_without_a_process_group_the_command_is_told(mode: str) -> None:
         ({"memory": 0}, ValueError, "memory is a number of bytes above 0; got 0"),
         ({"devices": "cuda"}, TypeError, "devices is a number or a list of devices; got 'cuda'"),
         ({"devices": []}, TypeError, "devices is a number or a list of devices"),
-        ({"devices": ["zz"]}, ValueError, "devices holds 'zz', expected devices such as"),
-        ({"devices": [None]}, ValueError, "devices holds None, expected devices such as"),
+        ({"devices": ["zz"]}, ValueError, r"devices\[0\] 'zz' cannot be used here"),
+        (
+            {"devices": ["cpu", "cuda:99"]},
+            ValueError,
+            r"devices\[1\] 'cuda:99' cannot be used here",
+        ),
+        ({"devices": ["cuda:99"]}, ValueError, r"devices\[0\] 'cuda:99' cannot be used here"),
+        ({"devices": [None]}, TypeError, r"devices\[0\] must be a device"),
+        (
+            {"devices": ["meta"]},
+            ValueError,
+            r"'weight' is on cpu; .*move it there, net.to\('meta'\)",
+        ),
         ({"devices": 0}, ValueError, "devices is 1 or more; got 0"),
         ({"whole": "mask"}, TypeError, r"write \['mask'\]"),
         ({"whole": ["mask"]}, ValueError, r"'mask', which is no argument of Linear.forward\("),

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from chimera.fit.checkpoints import Schedule
-from chimera.fit.code import said_of
 from chimera.fit.columns import own_columns
 from chimera.fit.data import Data
 from chimera.fit.described import as_config, config_of
@@ -28,7 +27,7 @@ from chimera.fit.settings import check_progress, checked
 from chimera.fit.signals import Signals
 from chimera.fit.space import LogUniform, per_member
 from chimera.fit.stopping import Stopping
-from chimera.fit.table import first_columns, first_of_groups, plain
+from chimera.fit.table import first_columns, first_of_groups
 from chimera.fit.training import Training
 from chimera.fit.written import Written
 from chimera.optim.clip import Clip
@@ -98,7 +97,7 @@ def fit(
         seed: decides orders, drawn learning rates, draws, and the weights of lazy layers.
         device: where to train; where the modules are unless given.
         progress: called after each epoch with its record, as ``Result.epochs`` has it.
-        config: more of what JSON can say, to stand in ``config.json``.
+        config: more of what JSON can say, to stand in ``config.json`` under names of its own.
         clip: the largest L2 norm that all gradients of a member together may have, a number or
             one a member; larger ones are scaled down.
         hyperparameters: of the modules, by name, one value a member: more columns of the table.
@@ -124,7 +123,7 @@ def fit(
     """
     started = time.perf_counter()
     check_progress(progress)
-    told_too = as_config(config)
+    told_too = as_config(config, commanded=isinstance(out, RunDirectory | None))
     schedule = Schedule(checkpoint_every, keep)
     ranks = _met(devices)
     with (
@@ -148,21 +147,14 @@ def fit(
         finish = Finish(table, settings, whole)
         if ranks is None and directory is None:
             return finish(Training(whole, placed, settings, one_or_own), started, progress)
-        told = config_of(settings, whole, all_optimizer, told_too)
-        columns = {name: [said_of(value) for value in own] for name, own in more.items()}
-        told |= {
-            "hyperparameters": columns,
-            "clip": plain(clip),
-            "engine": settings.engine,
-            "memory": memory,
-        }
-        told["writing"] = {"checkpoint_every": checkpoint_every, "keep": keep}
+        writing = {"checkpoint_every": checkpoint_every, "keep": keep}
+        told = config_of(settings, whole, all_optimizer, more, writing, told_too)
         if ranks is None:
             with Signals() as signals:
                 run = Written(directory, Stopping(signals), started, None)
                 training = Training(whole, placed, settings, one_or_own, run.poll)
                 return run.fit(training, schedule, told, finish, progress)
-        agree(ranks, told, whole)
+        agree(ranks, told)
         part = OverRanks(ranks, whole, placed, settings, one_or_own, device)
         together = FinishTogether(table, settings, whole, ranks, Carried(whole))
         try:

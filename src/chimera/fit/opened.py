@@ -30,7 +30,7 @@ class SeenDirectory(RunDirectory):
         self.config = {"run": self.run, **config}
         return self.config
 
-    def go_on(self, environment: Mapping[str, Any]) -> None:
+    def go_on(self, environment: Mapping[str, Any], told: Mapping[str, Any]) -> None:
         """Rank 0 says what differs."""
 
     def open_metrics(self, records: Sequence[Row]) -> None:

@@ -1,6 +1,5 @@
 """A run over ranks: what all of them make sure of at the start, and who trains what."""
 
-import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chimera.fit.checkpoints import Schedule
-from chimera.fit.data import Data, add_to
+from chimera.fit.data import Data
 from chimera.fit.described import environment_of
 from chimera.fit.finish import FinishTogether
 from chimera.fit.result import Result, Row
@@ -35,19 +34,16 @@ _OTHER = {
 }
 
 
-def agree(ranks: Ranks, told: Mapping[str, Any], whole: Stack) -> None:
+def agree(ranks: Ranks, told: Mapping[str, Any]) -> None:
     """Raise ValueError where a rank has other versions, settings or members than rank 0.
 
     Every rank raises the same, with the rank, the key and both values.
     """
     environment = environment_of(torch.device("cpu"), ranks.size)
-    weights = hashlib.sha256()
-    for name, tensor in (*whole.named_parameters(), *whole.named_buffers()):
-        add_to(weights, name, tensor.detach())
     mine = {
         "config": told,
         "versions": {name: environment[name] for name in _SAME},
-        "weights": {"sha256": weights.hexdigest()},
+        "weights": {"sha256": told["weights_sha256"]},
     }
     first, *others = ranks.exchange(mine, "the comparison of their configs")
     for rank, other in enumerate(others, 1):

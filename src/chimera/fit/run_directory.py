@@ -123,8 +123,8 @@ class RunDirectory:
         self._made = []
         return self.config
 
-    def go_on(self, environment: Mapping[str, Any]) -> None:
-        """Says what differs from where the run was started: its bits may, too."""
+    def go_on(self, environment: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+        """Says what differs from how the run was started: its place, and the members' weights."""
         if not os.path.lexists(self.path / "environment.json"):
             self._write("environment", environment)
         before = {"ranks": 1} | self.environment
@@ -136,6 +136,14 @@ class RunDirectory:
         if differ:
             warnings.warn(
                 f"the run goes on elsewhere, so its last bits may differ: {'; '.join(differ)}",
+                ChimeraWarning,
+                stacklevel=4,
+            )
+        assert self.config is not None
+        if self.config.get("weights_sha256", told["weights_sha256"]) != told["weights_sha256"]:
+            warnings.warn(
+                "resume: these members come with other weights than those that the run was started "
+                "with (another seed, or none); they take on those of its checkpoint",
                 ChimeraWarning,
                 stacklevel=4,
             )

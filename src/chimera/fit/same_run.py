@@ -12,14 +12,15 @@ from chimera.stack import Stack
 from chimera.stack.contents import as_text
 from chimera.stack.group import Group
 
-_MAY_CHANGE = frozenset({"run", "writing", "choices"})
+_MAY_CHANGE = frozenset({"run", "writing", "choices", "weights_sha256"})
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise ValueError with key, old and new value where two configs differ.
 
-    The run's own id, how often it is written down, and what engines it chose, may differ.
+    The run's own id, how often it is written down, and what engines it chose, may differ, and what
+    weights the members come with, for those of a checkpoint take their place.
     """
     found = differences(old, new)
     if found:

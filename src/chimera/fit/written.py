@@ -104,8 +104,13 @@ class Written:
         if directory.config is None:
             return directory.start(told, environment)
         check_same(directory.config, told)
-        directory.go_on(environment)
         standing = newest(directory, training, self._ranks)
+        if not directory.finished:
+            if self._ranks is None or self._ranks.rank == 0:
+                directory.checkpoints.clean()
+            if standing is None:  # it starts now, with what it was given now
+                return directory.start(told, environment)
+        directory.go_on(environment, told)
         if standing is not None:
             check_same(standing.config, told)
             try:
@@ -116,8 +121,6 @@ class Written:
                     f"{error}"
                 ) from error
             self.started -= standing.seconds
-        if not directory.finished and (self._ranks is None or self._ranks.rank == 0):
-            directory.checkpoints.clean()
         return directory.config
 
     def _stop(self, checkpoints: Checkpoints, training: Training, number: int) -> BaseException:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from chimera.build.inputs import Inputs, as_specified
+from chimera.paths.arguments import as_device
 from chimera.scale import memory as needs
 from chimera.scale.blocks import repeated_blocks
 from chimera.scale.branches import Branches, outermost
@@ -70,7 +71,8 @@ def distribute(
         memory: the bytes of each device, for "auto"; by default those that are free.
 
     Returns:
-        A view of ``net``: of a subclass of its class, with its names, attributes, modes and
+        A view of ``net``: of a subclass of its class (``isinstance`` holds, ``type(wide)`` is
+        another), with its names, attributes, modes and
         ``state_dict`` keys; a sharded network's ``state_dict()`` has whole tensors, and is called
         on every rank. `explain` tells the mode and why.
 
@@ -88,11 +90,11 @@ def distribute(
         return _by_branches(net, devices, "branches: as asked")
     if not join(gpus=True):
         if dist.is_available() and dist.is_torchelastic_launched():  # as its only process
-            _check_ranks(devices, 1)
+            _check_ranks(net, devices, 1)
             return net
         return _without_group(net, mode, devices)
     ranks = dist.get_world_size()
-    _check_ranks(devices, ranks)
+    _check_ranks(net, devices, ranks)
     if ranks == 1:
         return net
     device = own_device(net)
@@ -164,33 +166,24 @@ def _listed(devices: Any) -> list[torch.device]:
         if devices < 1:
             raise ValueError(f"distribute: devices is 1 or more; got {devices}")
         if torch.cuda.is_available():
-            return [torch.device("cuda", i) for i in range(devices)]
+            return [as_device("distribute: devices", f"cuda:{i}") for i in range(devices)]
         return [torch.device("cpu")] * devices
     if not isinstance(devices, list | tuple) or not devices:
         raise TypeError(f"distribute: devices is a number or a list of devices; got {devices!r}")
-    return [_device(device) for device in devices]
-
-
-def _device(named: Any) -> torch.device:
-    try:
-        return torch.device(named)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f'distribute: devices holds {named!r}, expected devices such as "cpu" or "cuda:0"'
-        ) from error
+    return [as_device(f"distribute: devices[{i}]", named) for i, named in enumerate(devices)]
 
 
 def _by_branches(net: M, devices: Any, reason: str) -> M:
     found = _listed(devices)
     if len(found) < 2:
-        return net
+        return _on_one(net, devices, found)
     return view(net, type(net), Branches(net, found, reason))
 
 
 def _without_group(net: M, mode: str, devices: Any) -> M:
     found = _listed(devices)
     if len(found) < 2:
-        return net
+        return _on_one(net, devices, found)
     blocks = dict(outermost(net))
     if mode == "auto" and blocks:
         held = sum(p.numel() for block in blocks.values() for p in block.parameters())
@@ -208,13 +201,43 @@ def _without_group(net: M, mode: str, devices: Any) -> M:
     )
 
 
-def _check_ranks(devices: Any, ranks: int) -> None:
-    wanted = None if devices is None else len(_listed(devices))
-    if wanted not in (None, ranks):
+def _on_one(net: M, devices: Any, found: list[torch.device]) -> M:
+    """``net`` as it is, if the one device is where it is."""
+    if devices is None or isinstance(devices, int) or not found:
+        return net
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        if not _is_same(found[0], tensor.device):
+            raise ValueError(
+                f"distribute: devices is {devices!r}, and {name!r} is on {tensor.device}; on one "
+                f"device the network stays as it is: move it there, net.to({str(found[0])!r})"
+            )
+    return net
+
+
+def _check_ranks(net: nn.Module, devices: Any, ranks: int) -> None:
+    """Raise ValueError where ``devices`` are not as many as the ranks, or not theirs."""
+    if devices is None:
+        return
+    found = _listed(devices)
+    if len(found) != ranks:
         raise ValueError(
             f"distribute: devices is {devices!r}, and {ranks} ranks run; leave it out, or run "
-            f"{command(wanted or 1)}"
+            f"{command(len(found))}"
         )
+    if ranks == 1:
+        _on_one(net, devices, found)
+    elif not isinstance(devices, int):
+        for rank, (named, own) in enumerate(zip(found, tell_all(own_device(net)), strict=True)):
+            if not _is_same(named, own):
+                raise ValueError(
+                    f"distribute: devices[{rank}] is {str(named)!r}, and rank {rank} computes on "
+                    f"{str(own)!r}; leave devices out: the launcher gives every rank its own"
+                )
+
+
+def _is_same(named: torch.device, other: torch.device) -> bool:
+    """Whether this is the named device; a name without a number may be any of its kind."""
+    return named.type == other.type and named.index in (None, other.index)
 
 
 def _synchronized(net: M, device: torch.device) -> M:
