@@ -599,11 +599,94 @@ def test_members_and_stacks_that_do_not_fit_are_refused(tmp_path: Path):
         (
             lambda: load(tmp_path / "stack", stack_of([3, 3, 4], 0)),
             ch.CheckpointError,
-            "3 members in 2 groups are others",
+            "'a.weight' of its members is float32 .3, 2. and float32 .4, 2.",
+        ),
+        (
+            lambda: load(tmp_path / "stack", stack_of([3, 3, 4, 4], 0)),
+            ch.CheckpointError,
+            "its members are 0 to 2 in steps of 2, 1, those of `into` 0 to 1, 2 to 3",
         ),
     ]:
         with pytest.raises(error, match=said):
             call()
+
+
+class Half(Extra):
+    """Kinds of tensors that cannot all be indexed; ``way`` parts members into groups."""
+
+    def __init__(self, way, state="plain", seed=0):
+        super().__init__(state)
+        self.way = (way,)
+        made = torch.Generator().manual_seed(seed)
+        for name, dtype in (("eight", torch.float8_e4m3fn), ("wide", torch.complex128)):
+            self.register_buffer(name, torch.randn(2, 3, generator=made).to(dtype))
+        self.register_buffer("flag", torch.tensor(seed % 2 == 0))
+        self.register_buffer("none", torch.zeros(0, 4))
+        self.plain = torch.randn(2, generator=made)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.randn(3, 2, generator=made))
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=6))
+def test_a_stack_is_loaded_by_member_whatever_its_groups(tmp_path: Path, ways):
+    stack = ch.Stack([Half(way, f"state {i % 2}", i) for i, (way, _) in enumerate(ways)])
+    other = ch.Stack([Half(way, "mine", 100 + i) for i, (_, way) in enumerate(ways)])
+    save(stack, tmp_path / "stack")
+    load(tmp_path / "stack", into=other)
+    for i, (_, way) in enumerate(ways):
+        assert bits(other[i]) == bits(stack[i])
+        assert torch.equal(other[i].plain, stack[i].plain)
+        assert (other[i].state, other[i].way) == (f"state {i % 2}", (way,))
+
+
+def test_members_of_other_extra_states_are_one_group_no_more(tmp_path: Path):
+    stack = ch.Stack([Extra(i) for i in range(3)])
+    other = ch.Stack([Extra(7) for _ in range(3)])
+    assert [len(list(stack.parts())), len(list(other.parts()))] == [3, 1]
+    save(stack, tmp_path / "stack")
+    load(tmp_path / "stack", into=other)
+    assert [other[i].state for i in range(3)] == [0, 1, 2]
+    save(other, tmp_path / "other")
+    load(tmp_path / "other", into=stack)
+    assert bits(stack[2]) == bits(other[2])
+
+
+def test_a_stack_in_other_groups_goes_by_names(tmp_path: Path):
+    def member(way, *, tied=False, more=()):
+        net = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+        if tied:
+            net["b"].weight = net["a"].weight
+        for name in more:
+            net.register_buffer(name, torch.full((3,), 5.0))
+        net.way = (way,)
+        return net
+
+    def stack(*ways, **what):
+        return ch.Stack([member(way, **what) for way in ways])
+
+    one = stack(0, 1, 0, more=["x", "y"])
+    save(one, tmp_path / "one")
+    with pytest.raises(ch.CheckpointError, match=r"holds groups.0.y, groups.1.y, unknown to"):
+        load(tmp_path / "one", stack(0, 0, 1, more=["x"]))
+    with pytest.raises(ch.CheckpointError, match=r"lacks groups.0.z, groups.1.z and holds"):
+        load(tmp_path / "one", stack(0, 0, 1, more=["z"]))
+    into = stack(0, 0, 1, more=["x", "z"])
+    with pytest.warns(ch.ChimeraWarning, match=r"lacks groups.0.z, .*holds groups.0.y, groups.1.y"):
+        load(tmp_path / "one", into, strict=False)
+    assert all(torch.equal(into[i]["b"].weight, one[i]["b"].weight) for i in range(3))
+
+    tied = stack(0, 1, 0, tied=True)
+    save(tied, tmp_path / "tied")
+    into = stack(1, 1, 0)
+    with pytest.warns(ch.ChimeraWarning, match="ties what `into` keeps apart"):
+        load(tmp_path / "tied", into)
+    assert all(torch.equal(into[i]["b"].weight, tied[i]["a"].weight) for i in range(3))
+    before = bits(into := stack(1, 1, 0, tied=True))
+    save(stack(0, 1, 0), tmp_path / "apart")
+    with pytest.raises(ch.CheckpointError, match="are one tensor in `into` and two different"):
+        load(tmp_path / "apart", into)
+    assert bits(into) == before
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=12))

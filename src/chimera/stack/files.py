@@ -23,7 +23,7 @@ from chimera.paths.notice import ChimeraWarning
 from chimera.stack.contents import Contents, contents
 from chimera.stack.encoded import decoded, tensors_of
 from chimera.stack.extra import KEY
-from chimera.stack.members import described, fits, made_by_all, of_stack, one_member
+from chimera.stack.members import described, made_by_all, of_stack, one_member
 from chimera.stack.restore import Differences, restore
 from chimera.stack.stack import Stack
 from chimera.store import CheckpointError, TensorFile, write_tensors
@@ -194,7 +194,6 @@ def _held(file: TensorFile, module: nn.Module, member: int | None) -> Contents:
             raise ValueError(
                 "member: a member is loaded into a plain module, and `into` is a Stack"
             )
-        fits(groups, module, file.path)
         return of_stack(file, groups, module)
     if member is None:
         raise ValueError(

@@ -16,6 +16,7 @@ from chimera.stack.encoded import Encoded, decoded, tensors_of
 from chimera.stack.extra import KEY, extra_in, has_extra
 from chimera.stack.group import Group
 from chimera.stack.one_member import copied_out
+from chimera.stack.regrouped import regrouped
 from chimera.stack.stack import Stack
 from chimera.store import CheckpointError, TensorFile
 
@@ -82,28 +83,55 @@ def made_by_all(stack: Stack) -> dict[str, Tensor]:
     return {name: t for index in groups for name, t in made_by_calls(stack, index).items()}
 
 
-def fits(groups: list[dict[str, Any]], stack: Stack, path: Path) -> None:
-    """Raise CheckpointError where ``stack`` has not the members and groups of the file."""
-    own, _ = described(stack)
-    if [group["members"] for group in groups] != [group["members"] for group in own]:
-        raise CheckpointError(
-            f"{path}: does not fit: its {_counted(groups)} are others than those of `into`, "
-            f"{_counted(own)}"
-        )
-
-
 def of_stack(file: TensorFile, groups: list[dict[str, Any]], stack: Stack) -> Contents:
-    """What the file holds for ``stack``, whose groups it has."""
+    """What the file holds for ``stack``, whose members it has, in whichever groups.
+
+    Raises CheckpointError where it has others.
+    """
+    own, _ = described(stack)
+    _check_members(groups, own, file.path)
     tensors = file.read()
     beside = set(tensors_of([group.get("trees", {}) for group in groups]))
-    found = Contents({name: t for name, t in tensors.items() if name not in beside})
-    found.unregistered = [name for group in groups for name in group.get("made", [])]
+    mine = {name: t for name, t in tensors.items() if name not in beside}
+    rows = [[(g, row) for row in range(len(group))] for g, group in enumerate(stack._groups)]
+    if _apart(groups) == _apart(own):
+        found = Contents(mine)
+        found.unregistered = [name for group in groups for name in group.get("made", [])]
+    else:
+        ids = [ids_of(group["members"]) for group in own]
+        named = [group["names"] for group in own]
+        theirs = [group | {"members": ids_of(group["members"])} for group in groups]
+        other = regrouped(file, theirs, mine, ids, named)
+        found, rows = Contents(other.tensors, other.ties), other.rows
+        found.unregistered = other.unregistered
+    extra = [[_extra(file, groups[g], row, tensors) for g, row in places] for places in rows]
     if any(map(has_extra, stack._groups)):
-        found.extra[KEY] = [
-            [_extra(file, said, row, tensors) for row in range(len(group))]
-            for said, group in zip(groups, stack._groups, strict=True)
-        ]
+        found.extra[KEY] = extra
+    else:  # unknown to `into`, as names are
+        for g, said in enumerate(extra):
+            found.extra |= {
+                f"groups.{g}.{name}": one for held in said for name, one in held.items()
+            }
     return found
+
+
+def _apart(groups: list[dict[str, Any]]) -> list[Any]:
+    """Who is in which group, and where the tensors are that a member's own names mean."""
+    return [(group["members"], group["names"]) for group in groups]
+
+
+def _check_members(groups: list[dict[str, Any]], own: list[dict[str, Any]], path: Path) -> None:
+    """Raise CheckpointError where a Stack has not the members of the file."""
+    counts = [sum(count for g in each for _, _, count in g["members"]) for each in (groups, own)]
+    if counts[0] == counts[1]:
+        theirs, mine = (
+            sorted(i for g in each for i in ids_of(g["members"])) for each in (groups, own)
+        )
+        if theirs == mine:
+            return
+    raise CheckpointError(
+        f"{path}: does not fit: its members are {_listed(groups)}, those of `into` {_listed(own)}"
+    )
 
 
 def _extra(
@@ -119,9 +147,15 @@ def _extra(
     return dict(plain) | decoded(trees, tensors, file.path)
 
 
-def _counted(groups: list[dict[str, Any]]) -> str:
-    members = sum(count for group in groups for _, _, count in group["members"])
-    return f"{members} members in {len(groups)} group{'' if len(groups) == 1 else 's'}"
+def _listed(groups: list[dict[str, Any]]) -> str:
+    parts = [
+        f"{run[0]} to {_last(run)}" + (f" in steps of {run[1]}" if run[1] != 1 else "")
+        if run[2] > 1
+        else f"{run[0]}"
+        for group in groups
+        for run in group["members"]
+    ]
+    return ", ".join(parts[:8]) + (", ..." if len(parts) > 8 else "")
 
 
 def one_member(file: TensorFile, groups: list[dict[str, Any]], member: int) -> Contents:
@@ -162,6 +196,11 @@ def runs(ids: list[int]) -> list[Run]:
         else:
             found.append([id_, 1, 1])
     return found
+
+
+def ids_of(found: list[Run]) -> list[int]:
+    """The ids that ``runs`` described, in order."""
+    return [first + step * place for first, step, count in found for place in range(count)]
 
 
 def row_of(found: list[Run], id_: int) -> int | None:
