@@ -19,12 +19,23 @@ _WHY = (
     "a ch.Stack inside torch.compile runs eagerly: Dynamo cannot follow it. Its results and draws "
     "are those of eager mode"
 )
+_NO_EXPORT = (
+    "torch.export cannot follow how a ch.Stack exchanges its members' tensors; export the members, "
+    "which are plain modules: torch.export.export(stack[i], ...)"
+)
 _said: list[str] = []
 
 
-@torch.compiler.disable(reason=_WHY)  # type: ignore[untyped-decorator]
+@torch.compiler.disable(reason=f"{_WHY}. {_NO_EXPORT}")  # type: ignore[untyped-decorator]
 def eagerly(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """``call`` outside of what Dynamo compiles; the first time with a warning that it is so."""
+    """``call`` outside of what Dynamo compiles; the first time with a warning that it is so.
+
+    Raises:
+        TypeError: ``torch.export`` calls. Asked here: Dynamo of torch 2.11 takes every compilation
+            for an export.
+    """
+    if torch.compiler.is_exporting():
+        raise TypeError(_NO_EXPORT)
     if not _said:
         _said.append(_WHY)
         warnings.warn(_WHY, ChimeraWarning, stacklevel=2)

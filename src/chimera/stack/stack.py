@@ -105,8 +105,6 @@ class Stack(nn.Module):
         Raises:
             TypeError: ``torch.export`` calls; members themselves can be exported.
         """
-        if torch.compiler.is_exporting():
-            raise TypeError(_NO_EXPORT)
         if torch.compiler.is_compiling():
             from chimera.stack.eager import eagerly
 
@@ -285,12 +283,6 @@ class Stack(nn.Module):
 
     def extra_repr(self) -> str:
         return f"members={len(self)}, seed={self.seed}"
-
-
-_NO_EXPORT = (
-    "torch.export cannot follow how a ch.Stack exchanges its members' tensors; export the members, "
-    "which are plain modules: torch.export.export(stack[i], ...)"
-)
 
 
 def _call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
