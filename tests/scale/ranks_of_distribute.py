@@ -8,6 +8,7 @@ import copy
 import json
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
@@ -629,6 +630,61 @@ def dealt_too() -> Any:
         "other rows": told(5),
         "whole": tuple(whole(torch.ones(4, 4), torch.ones(4, 4)).shape),
     }
+
+
+LOG: list[int] = []
+"""What a forward writes down outside of its module."""
+
+
+class Noting(nn.Module):
+    """Keeps what ``keep`` makes of its features, in the way that ``how`` says."""
+
+    cache: dict[int, int] = {}
+
+    def __init__(self, how: str, keep: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.linear, self.how, self.keep = nn.Linear(6, 3), how, keep
+        self.kept: list[Tensor] = []
+        self.one: Tensor | None = None
+        self.count = torch.zeros(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        if self.how == "list":
+            self.kept.append(self.keep(y))
+        elif self.how == "attribute":
+            self.one = self.keep(y)
+        else:
+            self.count += self.keep(y)
+            LOG.append(len(x))
+            self.cache[len(self.cache)] = len(x)
+        return y
+
+
+@case
+def attributes() -> Any:
+    """Tensors that a forward keeps beside its outputs."""
+    keeps: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+        "loss": ("attribute", lambda y: y.square().mean()),
+        "losses": ("list", lambda y: y.square().mean()),
+        "looked at": ("attribute", lambda y: y.detach().std()),
+        "features": ("list", lambda y: y),
+        "heads": ("attribute", lambda y: torch.cat([y, -y])),
+        "no rows": ("attribute", lambda y: torch.ones(4)),
+        "count": ("count", lambda y: torch.ones(3)),
+    }
+    said = {}
+    for name, (how, keep) in keeps.items():
+        net = Noting(how, keep)
+        wide = ch.distribute(net, "replicate")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            error = message(lambda wide=wide: wide(torch.randn(7, 6)))  # type: ignore[misc]
+            if error == "nothing was raised":
+                wide(torch.randn(7, 6))
+        texts = [str(one.message) for one in caught]
+        said[name] = [error, texts, len(net.kept), net.count.tolist()]
+    return said | {"log": LOG, "cache": list(Noting.cache)}
 
 
 @case

@@ -152,6 +152,35 @@ def test_the_trial_of_the_first_call_leaves_no_trace(found: Any) -> None:
         }
 
 
+@pytest.mark.parametrize("name", ["loss", "losses"])
+def test_a_loss_that_forward_keeps_is_refused(found: Any, name: str) -> None:
+    place = {"loss": "one", "losses": r"kept\[0\]"}[name]
+    for rank in found:
+        error, warned, *_ = rank["attributes"][name]
+        assert re.search(f"'{place}' is computed of the rows of this rank alone.*return", error)
+        assert not warned
+
+
+def test_other_attributes_that_forward_keeps_are_told_once(found: Any) -> None:
+    for number, rank in enumerate(found):
+        for name, place in (("looked at", "one"), ("features", "kept[0]"), ("heads", "one")):
+            error, warned, kept, _ = rank["attributes"][name]
+            assert error == "nothing was raised"
+            assert len(warned) == (number == 0)
+            assert all(f"forward keeps {place!r}, on each rank of its own" in w for w in warned)
+            assert kept == (2 if name == "features" else 0)
+        for name in ("no rows", "count"):
+            assert rank["attributes"][name][:2] == ["nothing was raised", []]
+
+
+def test_the_trial_leaves_lists_tensors_and_files_as_they_were(found: Any) -> None:
+    for number, rank in enumerate(found):
+        own = 3 if number == 0 else 2
+        assert rank["attributes"]["count"][3] == [2.0, 2.0, 2.0]
+        assert rank["attributes"]["log"] == [own, own]
+        assert rank["attributes"]["cache"] == [0, 1]
+
+
 def test_auto_goes_by_memory_and_says_why(found: Any) -> None:
     for rank in found:
         chosen = rank["automatic"]

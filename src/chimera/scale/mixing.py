@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # what all batch norms are
 
 from chimera.blocks import Cond, While
+from chimera.scale.attributes import Kept
 from chimera.scale.record import Recording, outputs_of, record
 from chimera.scale.rows import Batch
 
@@ -78,8 +79,16 @@ def known(suspected: Suspects) -> Mixed | None:
     return None
 
 
-def probe(net: nn.Module, batch: Batch) -> Mixed | None:
-    """Where rows mix when a few of ``batch`` run; ``net`` is left as it was.
+@dataclass(frozen=True)
+class Probed:
+    """What a few rows show: where they mix, and which attributes keep what depends on them."""
+
+    mixed: Mixed | None
+    kept: tuple[Kept, ...] = ()
+
+
+def probe(net: nn.Module, batch: Batch) -> Probed:
+    """What shows when a few of ``batch`` run; ``net`` is left as it was.
 
     Args:
         net: the network, in the mode that is asked about.
@@ -92,43 +101,62 @@ def probe(net: nn.Module, batch: Batch) -> Mixed | None:
     one = record(net, few)
     if one.asked is not None:
         why = f"Python asks about data there ({one.asked.question}), which is of the whole batch"
-        return Mixed(one.asked.path, why, "compute by rows (torch.where) instead of by a condition")
+        mend = "compute by rows (torch.where) instead of by a condition"
+        return Probed(Mixed(one.asked.path, why, mend))
+    others = []
     for kept in (few.rows - 1, 0):
         other = record(net, _changed(batch, few, kept))
         found = _differs(one, other, slice(kept, kept + 1), slice(kept, kept + 1), 1e-5)
         if found is not None:
-            return Mixed(found, "an output row changes when only other input rows do", _axis())
+            why = "an output row changes when only other input rows do"
+            return Probed(Mixed(found, why, _axis()))
         if found_buffer := _written(one, other):
             why = "what it writes into that buffer depends on the batch"
-            return Mixed(found_buffer, why, "keep no statistics of batches in buffers")
-    return _apart(net, few, one)
+            return Probed(Mixed(found_buffer, why, "keep no statistics of batches in buffers"))
+        others.append(other)
+    return _apart(net, few, one, others)
 
 
 def _axis() -> str:
     return "compute each row by itself (batch_first=True, dim=-1), with the batch on the first axis"
 
 
-def _apart(net: nn.Module, few: Batch, one: Recording) -> Mixed | None:
+def _apart(net: nn.Module, few: Batch, one: Recording, changed: list[Recording]) -> Probed:
     """Where the first row alone, or the others alone, are not what they are together."""
     first, others = slice(0, 1), slice(1, few.rows)
     with _modes_kept(net):
         alone = _alone(net, few[first])
         if isinstance(alone, Mixed):
-            return alone
+            return Probed(alone)
+        kept = _kept(one, [*changed, alone])
         counted = _written(one, alone)
         if counted is not None:
             why = "what it writes into that buffer depends on the number of rows"
-            return Mixed(counted, why, "count outside of the network what is of the whole batch")
+            mend = "count outside of the network what is of the whole batch"
+            return Probed(Mixed(counted, why, mend))
         if one.drew:  # draws differ with the number of rows
             net.eval()
             one, alone = record(net, few), _alone(net, few[first])
         for part, run in ((first, alone), (others, _alone(net, few[others]))):
             if isinstance(run, Mixed):
-                return run
+                return Probed(run)
             found = _differs(one, run, part, slice(None), 1e-3)
             if found is not None:
-                return Mixed(found, "rows computed apart are other rows", _axis())
-    return None
+                return Probed(Mixed(found, "rows computed apart are other rows", _axis()))
+    return Probed(None, kept)
+
+
+def _kept(one: Recording, others: list[Recording]) -> tuple[Kept, ...]:
+    """The attributes that a run fills with what depends on which rows ran, or on how many."""
+    found = []
+    for name, tensor in one.attributes.items():
+        there = [other.attributes.get(name) for other in others]
+        shapes = {None if t is None else t.shape for t in there}
+        if shapes != {tensor.shape} or not all(
+            _close(tensor, t, 1e-6) for t in there if t is not None
+        ):
+            found.append(Kept(name, shapes != {tensor.shape}))
+    return tuple(found)
 
 
 def _alone(net: nn.Module, part: Batch) -> Recording | Mixed:

@@ -6,6 +6,7 @@ copied but the buffers, so that a network whose parameters lie in parts on many 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,8 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from chimera.decide.watch import CONVERSIONS
 from chimera.draws.seeds import forked
+from chimera.engine.reads import is_installed
 from chimera.paths.nest import flatten
+from chimera.paths.version import unchanged, version
+from chimera.scale.attributes import attribute_tensors, users_attributes
 from chimera.scale.rows import Batch
+from chimera.stack.outside import Outside
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Recording:
         visits: in the order in which the modules ended, inner ones first.
         outputs: the tensors of the output.
         buffers: by name, after the run.
+        attributes: the tensors that the run put into plain attributes, by name.
         asked: the first question about data.
         drew: whether random numbers were drawn.
     """
@@ -57,6 +63,7 @@ class Recording:
     visits: list[Visit] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     buffers: dict[str, Tensor] = field(default_factory=dict)
+    attributes: dict[str, Tensor] = field(default_factory=dict)
     asked: Asked | None = None
     drew: bool = False
 
@@ -73,12 +80,18 @@ def record(net: nn.Module, batch: Batch) -> Recording:
             for handle in _hooks(module, path, paths, found):
                 stack.callback(handle.remove)
         before = _generators()
+        had = {name: (t, version(t)) for name, t in attribute_tensors(net).items()}
         follow = _Followed()
         copies = batch.map(lambda leaf: follow.mark(leaf.clone()), batch.rows).inputs
         stack.enter_context(follow)
         stack.enter_context(_Questions(follow, paths, found))
         output = run_alone(net, copies.args, copies.kwargs, found.buffers)
         found.drew = not torch.equal(before, _generators())
+        found.attributes = {
+            name: tensor.detach().clone()
+            for name, tensor in attribute_tensors(net).items()
+            if name not in had or tensor is not had[name][0] or not unchanged(*had[name])
+        }
     found.outputs = _tensors(output)
     return found
 
@@ -147,11 +160,28 @@ def _generators() -> Tensor:
 
 @contextmanager
 def put_back(net: nn.Module) -> Iterator[None]:
-    """Give every module's attributes back as they were, whatever a run writes into them."""
+    """Give every module's attributes back as they were, whatever a run writes into them.
+
+    What containers there hold is put back, too, and what classes and the variables of their files
+    hold.
+    """
     kept = [(module, dict(module.__dict__)) for module in net.modules()]
+    outside = Outside(net.modules())
+    for module in net.modules():
+        for value in users_attributes(module).values():
+            outside.note(value)
+    for kind in {kind for module in net.modules() for kind in type(module).__mro__}:
+        if not is_installed(kind):
+            outside.see(vars(sys.modules[kind.__module__]))
+    tensors = [(t, version(t), t.detach().clone()) for t in attribute_tensors(net).values()]
     try:
         yield
     finally:
+        with torch.no_grad():
+            for tensor, at, copy in tensors:
+                if at is not None and not unchanged(tensor, at):
+                    tensor.copy_(copy)
+        outside.restore()
         for module, attributes in kept:
             module.__dict__.clear()
             module.__dict__.update(attributes)

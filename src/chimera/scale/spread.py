@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from chimera.build.inputs import Inputs
+from chimera.scale.attributes import KeptAttributes
 from chimera.scale.mixing import ROWS, known, probe, probe_sizes, refuse, suspects
 from chimera.scale.rows import (
     Batch,
@@ -53,6 +54,7 @@ class Spread:
         self._probed: set[bool] = set()
         self._sizes: set[tuple[bool, int]] = set()
         self._compared = False
+        self._kept = KeptAttributes()
         self.apart = inputs == "each"
 
     def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -78,7 +80,9 @@ class Spread:
             lent = self._lent(given, shares) if lend else given
             own = given_rows(given if given.rows else lent)
         there = self._here(own)
-        return join(call(there.args, there.kwargs), shares, own.rows)
+        output = call(there.args, there.kwargs)
+        self._kept.look(self._net)
+        return join(output, shares, own.rows)
 
     def _lent(self, given: Batch, shares: Shares) -> Batch:
         """A row of another rank, for those that have none; all ranks must call this."""
@@ -134,12 +138,14 @@ class Spread:
         here = self._here(few)
         hint = dealt_too(self._net, given, few.rows)
         try:
-            mixed = probe(self._net, Batch(here, few.rows, few.cut))
+            found = probe(self._net, Batch(here, few.rows, few.cut))
         except Exception as error:
             if hint:
                 error.add_note(f"distribute: {hint}")
             raise
+        mixed = found.mixed
         refuse(replace(mixed, mend=f"{mixed.mend}; {hint}") if mixed and hint else mixed)
+        self._kept.add(found.kept)
         self._probed.add(mode)
 
 

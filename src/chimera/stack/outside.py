@@ -34,21 +34,25 @@ class Outside:
         for module in modules:
             self._seen.add(id(module))  # puts back what it holds by itself
             for kind in type(module).__mro__:
-                self._note(kind, _DEPTH)
+                self.note(kind)
 
     def meet(self, one: Any) -> None:
         """Take note of a module whose method runs and that is none of the members', as a loss."""
         if isinstance(one, nn.Module) and self._is_new(one):
             self._names.append((one, dict(one.__dict__)))
             for value in list(one.__dict__.values()):
-                self._note(value, _DEPTH)
+                self.note(value)
 
     def see(self, variables: dict[str, Any]) -> None:
         """Take note of the variables of a file whose code runs."""
         if self._is_new(variables):
             self._names.append((_Variables(variables), variables.copy()))
             for value in list(variables.values()):
-                self._note(value, _DEPTH)
+                self.note(value)
+
+    def note(self, value: Any) -> None:
+        """Take note of what a container or a user's object holds."""
+        self._note(value, _DEPTH)
 
     def _is_new(self, thing: Any) -> bool:
         new = id(thing) not in self._seen
