@@ -138,7 +138,9 @@ def test_an_error_names_the_instance():
 
     with pytest.raises(RuntimeError, match="no more") as caught:
         ch.instances(factory, 5)
-    assert caught.value.__notes__ == ["in instance 2 of factory"]
+    (note,) = caught.value.__notes__
+    line = factory.__code__.co_firstlineno + 3
+    assert note == f"in instance 2 of factory\n  line: {__file__}:{line}"
     with pytest.raises(RuntimeError) as caught:
         ch.instances(nn.Linear, 2, 3, 3, spec=ch.spec(2, 4))
     assert "in the module at (root): Linear" in caught.value.__notes__[0]

@@ -169,7 +169,9 @@ def test_a_factory_that_needs_data_says_so():
 
     with pytest.raises(RuntimeError, match="needs the data of a tensor") as caught:
         ch.shapes(Picky, ch.spec(2))
-    assert caught.value.__notes__ == ["in Picky, constructed without data"]
+    (note,) = caught.value.__notes__
+    line = Picky.__init__.__code__.co_firstlineno + 2
+    assert note == f"in Picky, constructed without data\n  line: {__file__}:{line}"
 
 
 def test_the_network_is_left_alone():

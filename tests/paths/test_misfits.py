@@ -21,6 +21,7 @@ CASES = [
     (torch.stack, ([T(2), T(2)], 3), "choose dim from -2 to 1"),
     (torch.Tensor.view, (T(2, 3), 2, 2), "6 numbers came, [2, 3]; [2, 2] holds 4"),
     (torch.Tensor.view, (T(2, 3), (4, -1)), "[4, -1] holds multiples of 4"),
+    (torch.Tensor.view, (T(2, 3, 30), 2, 3, 4, -1), "the last axis, 30, is no multiple of 4"),
     (torch.Tensor.view, (T(2, 3), -1, -1), "at most one size"),
     (torch.Tensor.view, (T(2, 3).t(), 6), "use .reshape"),
     (torch.reshape, (T(2, 3), (5,)), "[5] holds 5"),

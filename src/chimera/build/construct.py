@@ -11,6 +11,7 @@ from torch import nn
 from chimera.build.datafree import DataFree
 from chimera.decide.explore import boundary
 from chimera.draws.seeds import derive, forked
+from chimera.paths.raised import users_line
 
 Factory = Callable[..., nn.Module]
 
@@ -49,7 +50,8 @@ def _made(factory: Factory, args: tuple[Any, ...], kwargs: dict[str, Any], where
     try:
         made = _called(factory, args, kwargs)
     except Exception as error:
-        error.add_note(where)
+        line = users_line(error)
+        error.add_note(where if line is None else f"{where}\n  line: {line}")
         raise
     if not isinstance(made, nn.Module):
         raise TypeError(

@@ -5,6 +5,7 @@ import gc
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -16,6 +17,7 @@ from chimera.check.attributes import classes_restored
 from chimera.check.context import Context, blamed, hidden, not_started
 from chimera.check.finding import Finding, in_order
 from chimera.check.ignore import ignored
+from chimera.check.places import Places
 from chimera.check.rule import Rule, all_rules
 from chimera.draws.seeds import forked
 
@@ -78,9 +80,15 @@ def looked(context: Context, left_out: Iterable[str] = ()) -> list[Finding]:
             for name, rule in all_rules().items()
             if name not in left_out and (name == _CLASHES or not any(hides))
             for finding in _of(rule, context)
-            if not ignored(finding, context)
         ]
-    return in_order(found)
+        places = Places(context)
+        return in_order([_placed(f, places) for f in found if not ignored(f, context, places)])
+
+
+def _placed(finding: Finding, places: Places) -> Finding:
+    """The finding with the line that makes what it is about, if it has no line."""
+    made = None if finding.file is not None else places.of(finding.path)
+    return finding if made is None else replace(finding, file=made[0].path, line=made[1])
 
 
 def _of(rule: Rule, context: Context) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ one name, nested classes and notebooks are told apart.
 import ast
 import inspect
 import linecache
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,12 +37,48 @@ class SourceFile:
         for function in self.functions.values():
             yield function.body
 
-    def enclosing(self, number: int) -> Iterator[ast.ClassDef]:
-        """The classes whose text holds the line."""
-        seen = {id(node): node for nodes in self.classes.values() for node in nodes}
-        for node in seen.values():
-            if node.lineno <= number <= (node.end_lineno or node.lineno):
-                yield node
+    def enclosing(self, number: int) -> Iterator[ast.stmt]:
+        """The statements whose text holds the line, outermost first."""
+        body: list[ast.stmt] = self.body
+        while body:
+            inner = [node for node in body if first_line(node) <= number <= last_line(node)]
+            yield from inner
+            body = [below for node in inner for below in _blocks(node)]
+
+    def named(self, name: str) -> list[ast.ClassDef]:
+        """The class statements of a qualified name, ``Outer.Net`` or ``make.<locals>.Net``."""
+        found: list[tuple[ast.AST, str]] = [(node, "") for node in self.body]
+        classes = []
+        while found:
+            node, above = found.pop()
+            if isinstance(node, ast.ClassDef):
+                if above + node.name == name:
+                    classes.append(node)
+                above = f"{above}{node.name}."
+            elif isinstance(node, Function):
+                above = f"{above}{node.name}.<locals>."
+            found += [(inner, above) for inner in ast.iter_child_nodes(node)]
+        return classes
+
+
+def first_line(node: ast.stmt) -> int:
+    """The line on which a statement begins, its decorators with it."""
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(one.lineno for one in decorators)])
+
+
+def last_line(node: ast.stmt | ast.expr) -> int:
+    """The line on which a statement or an expression ends."""
+    return node.end_lineno or node.lineno
+
+
+def _blocks(node: ast.AST) -> Iterator[ast.stmt]:
+    """The statements right inside a statement."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield child
+        elif isinstance(child, (ast.ExceptHandler, ast.match_case)):
+            yield from child.body
 
 
 @dataclass(frozen=True)
@@ -169,8 +206,10 @@ class Sources:
             return None
         if isinstance(value, property):
             value = value.fget
-        if not callable(value):
-            return None
+        return self.function(value, kind, name) if callable(value) else None
+
+    def function(self, value: Any, owner: type = object, name: str = "") -> Method | None:
+        """A function as it is written, a method of ``owner`` if it is one."""
         function = inspect.unwrap(value)
         if not isinstance(function, FunctionType):
             return None
@@ -179,7 +218,23 @@ class Sources:
         node = file.functions.get(code.co_firstlineno) if file else None
         if file is None or node is None or node.name != code.co_name:
             return None
-        return Method(name, node, file, kind, function.__globals__)
+        return Method(name or node.name, node, file, owner, function.__globals__)
+
+    def statement(self, kind: type) -> tuple[SourceFile, ast.ClassDef] | None:
+        """The class statement of ``kind`` and its file: by a method of it, or, where its body
+        defines none, by its name, if its file holds one such class alone."""
+        source = self.of(kind)
+        if source.file is not None and source.node is not None:
+            return source.file, source.node
+        module = sys.modules.get(kind.__module__)
+        paths = {getattr(module, "__file__", None)} | {
+            other.file.path
+            for known, other in self._classes.items()
+            if known.__module__ == kind.__module__ and other.file is not None
+        }
+        files = [file for path in paths if path is not None and (file := self.file(path))]
+        found = [(file, node) for file in files for node in file.named(kind.__qualname__)]
+        return found[0] if len(found) == 1 else None
 
     def file(self, path: str) -> SourceFile | None:
         """The parsed file, or None where it is no Python or cannot be read."""

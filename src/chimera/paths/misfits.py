@@ -116,8 +116,20 @@ def _view(tensor: Tensor, sizes: list[int]) -> str | None:
         return "leave at most one size to be found, as -1"
     fits = tensor.numel() % known == 0 if -1 in sizes and known else tensor.numel() == known
     if not fits:
-        return f"{tensor.numel()} numbers came, {list(tensor.shape)}; {sizes} holds {_held(sizes)}"
+        came = f"{tensor.numel()} numbers came, {list(tensor.shape)}"
+        return f"{came}; {sizes} holds {_held(sizes)}{_undivided(tensor, sizes)}"
     return "its numbers do not lie in that order in memory; use .reshape(...)"
+
+
+def _undivided(tensor: Tensor, sizes: list[int]) -> str:
+    """The axis that is to be split into parts that do not divide it, where one alone is."""
+    kept = 0
+    while kept < min(tensor.dim(), len(sizes)) and tensor.shape[kept] == sizes[kept]:
+        kept += 1
+    if tensor.dim() - kept != 1 or sizes[kept:].count(-1) != 1 or len(sizes) - kept < 2:
+        return ""
+    parts = torch.Size([size for size in sizes[kept:] if size >= 0]).numel()
+    return f": the last axis, {tensor.shape[-1]}, is no multiple of {parts}"
 
 
 def _held(sizes: list[int]) -> str:

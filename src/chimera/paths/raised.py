@@ -110,6 +110,11 @@ def _operation(frame: FrameType) -> tuple[Any, Arguments] | None:
     return found["func"], (tuple(found.get("args") or ()), dict(found.get("kwargs") or {}))
 
 
+def users_line(error: BaseException) -> str | None:
+    """File and line of the innermost frame of an error that is neither torch's nor ours."""
+    return _line(list(_frames(error.__traceback__)))
+
+
 def _line(frames: list[tuple[FrameType, int]]) -> str | None:
     for frame, line in reversed(frames):
         file = frame.f_code.co_filename

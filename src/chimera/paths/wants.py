@@ -1,12 +1,14 @@
 """What torch's layers want of their inputs, read from the layer: for notes on errors."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
+
+from chimera.paths.axes import first, too_small, turned
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,15 @@ def want(module: nn.Module, args: tuple[Any, ...]) -> Want | None:
 
 def _no_tensor(args: tuple[Any, ...]) -> str | None:
     """The mend where the first input is no tensor."""
-    first = args[0] if args else None
-    if args and first is None:
+    given = args[0] if args else None
+    if args and given is None:
         return "None came: does what comes before it return what it made?"
-    if isinstance(first, (tuple, list)):
-        return f"a {type(first).__name__} of {len(first)} came; hand on the tensor in it"
+    if isinstance(given, (tuple, list)):
+        text = f"a {type(given).__name__} of {len(given)} came; hand on the tensor in it"
+        tensors = [isinstance(part, torch.Tensor) for part in given]
+        if tensors == [True, False]:  # as an LSTM gives it
+            text += ": output, _ = layer(x)"
+        return text
     return None
 
 
@@ -93,9 +99,10 @@ def _last(size: str, out: str) -> Callable[[Any, torch.Tensor | None], Want]:
     def rule(module: Any, given: torch.Tensor | None) -> Want:
         wanted, came = getattr(module, size), _axis(given, -1)
         misfit = None
-        if came is not None and came != wanted:
-            misfit = (
-                f"give this layer {size}={came}, or what comes before it {wanted} features ({out})"
+        if given is not None and came is not None and came != wanted:
+            misfit = first(
+                turned(given, wanted, -1),
+                f"give this layer {size}={came}, or what comes before it {wanted} features ({out})",
             )
         return _floating(module, given, f"[..., {wanted}]", misfit)
 
@@ -115,29 +122,19 @@ def _channels(size: str, spatial: int) -> Callable[[Any, torch.Tensor | None], W
             if given.dim() not in (spatial + 1, spatial + 2):
                 misfit = f"give it {spatial + 2} axes; {given.dim()} came"
             elif came == wanted:
-                misfit = _too_small(module, given.shape[-spatial:])
+                misfit = too_small(module, given.shape[-spatial:])
             elif given.dim() == spatial + 1:
                 misfit = f"give it {spatial + 2} axes, the batch first, or {wanted} channels"
+                if wanted == 1:
+                    misfit = f"give it an axis for its one channel: .unsqueeze(1); else {misfit}"
             else:
-                misfit = f"give this layer {size}={came}, or what comes before it {wanted} channels"
+                misfit = first(
+                    turned(given, wanted, 1),
+                    f"give this layer {size}={came}, or what comes before it {wanted} channels",
+                )
         return _floating(module, given, shape, misfit)
 
     return rule
-
-
-def _too_small(module: Any, came: torch.Size) -> str | None:
-    """The mend where a convolution's kernel is larger than its padded input."""
-    if module.transposed or isinstance(module.padding, str):
-        return None
-    sizes = zip(module.kernel_size, module.dilation, module.padding, strict=True)
-    least = [dilation * (kernel - 1) + 1 - 2 * padding for kernel, dilation, padding in sizes]
-    if all(size >= needed for size, needed in zip(came, least, strict=True)):
-        return None
-    return f"give it {_by(least)} or more, or pad it; {_by(came)} came"
-
-
-def _by(sizes: Iterable[int]) -> str:
-    return " x ".join(str(max(size, 1)) for size in sizes)
 
 
 def _second(size: str, *dims: int) -> Callable[[Any, torch.Tensor | None], Want]:
@@ -148,8 +145,11 @@ def _second(size: str, *dims: int) -> Callable[[Any, torch.Tensor | None], Want]
         misfit = None
         if given is not None and dims and given.dim() not in dims:
             misfit = f"give it {' or '.join(map(str, dims))} axes; {given.dim()} came"
-        elif came is not None and came != wanted:
-            misfit = f"give this layer {size}={came}, or what comes before it {wanted} channels"
+        elif given is not None and came is not None and came != wanted:
+            misfit = first(
+                turned(given, wanted, 1),
+                f"give this layer {size}={came}, or what comes before it {wanted} channels",
+            )
         elif came is not None and given is not None and given.numel() == came and module.training:
             misfit = "give it more than one value a channel (a larger batch), or call .eval()"
         return _floating(module, given, f"[N, {wanted}, ...]", misfit)
@@ -162,7 +162,10 @@ def _normalized(module: Any, given: torch.Tensor | None) -> Want:
     misfit = None
     if given is not None and tuple(given.shape[-len(wanted) :]) != wanted:
         came = list(given.shape[-len(wanted) :])
-        misfit = f"give this layer normalized_shape={came}, or an input that ends in {list(wanted)}"
+        misfit = first(
+            turned(given, wanted[0], -1) if len(wanted) == 1 else None,
+            f"give this layer normalized_shape={came}, or an input that ends in {list(wanted)}",
+        )
     return _floating(module, given, f"[..., {', '.join(map(str, wanted))}]", misfit)
 
 
@@ -200,8 +203,13 @@ def _sequence(module: Any, given: torch.Tensor | None) -> Want:
     misfit = None
     if given is not None and given.dim() not in (2, 3):
         misfit = f"give it 2 or 3 axes; {given.dim()} came"
-    elif came is not None and came != wanted:
-        misfit = f"give this layer input_size={came}, or what comes before it {wanted} features"
+    elif given is not None and came is not None and came != wanted:
+        misfit = first(
+            turned(given, wanted, -1),
+            f"give this layer input_size={came}, or what comes before it {wanted} features",
+        )
+        if given.dim() == 2:
+            misfit += f"; 2 axes are one sequence, [L, {wanted}], and a batch of them has 3"
     return _floating(module, given, f"[{axes}, {wanted}]", misfit)
 
 
@@ -241,15 +249,15 @@ def _attention(module: Any, args: tuple[Any, ...]) -> Want:
 def _bilinear(module: Any, args: tuple[Any, ...]) -> Want:
     sizes = (module.in1_features, module.in2_features)
     text = " and ".join(f"{name_of(module.weight.dtype)} [..., {size}]" for size in sizes)
-    for i, (size, given) in enumerate(zip(sizes, args, strict=False)):
-        came = _axis(given, -1) if isinstance(given, torch.Tensor) else None
+    for i, (size, one) in enumerate(zip(sizes, args, strict=False)):
+        came = _axis(one, -1) if isinstance(one, torch.Tensor) else None
         if came is not None and came != size:
             return Want(
                 text,
                 f"give this layer in{i + 1}_features={came}, or input {i + 1} of {size} features",
             )
-    first = next((value for value in args if isinstance(value, torch.Tensor)), None)
-    return replace(_floating(module, first, text, None), text=text)
+    given = next((value for value in args if isinstance(value, torch.Tensor)), None)
+    return replace(_floating(module, given, text, None), text=text)
 
 
 def _container(module: Any, given: torch.Tensor | None) -> Want:

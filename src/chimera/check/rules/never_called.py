@@ -37,16 +37,13 @@ def find(context: Context) -> Iterable[Place]:
             continue
         holder = modules[above]
         chosen = isinstance(holder, (nn.ModuleList, nn.ModuleDict))
-        file, line = context.assigned(type(holder), path.rpartition(".")[2])
         yield Place(
             path,
             f"{type(module).__name__} is never used, with "
             f"{sum(p.numel() for p in module.parameters()):,} parameters"
             + (", in runs that draw by lot what they do" if by_lot else ""),
-            file,
-            line,
             # One of a list may be chosen by the data or by a setting.
-            "info" if chosen else severity,
+            severity="info" if chosen else severity,
         )
 
 
@@ -78,7 +75,7 @@ def _idle(context: Context, tapes: tuple[Tape, Tape]) -> Iterable[Place]:
     called = {visit.path for tape in tapes for visit in tape.visits}
     modules = dict(net.named_modules())
     for path, module in modules.items():
-        above, _, name = path.rpartition(".")
+        above = path.rpartition(".")[0]
         holder = type(modules[above])
         if (
             path not in called
@@ -88,9 +85,12 @@ def _idle(context: Context, tapes: tuple[Tape, Tape]) -> Iterable[Place]:
             and above in called
             and is_users(holder)
         ):
-            file, line = context.assigned(holder, name)
-            said = f"{type(module).__name__} is never called"
-            yield Place(path, said, file, line, "info", why="What it was meant to do is not done.")
+            yield Place(
+                path,
+                f"{type(module).__name__} is never called",
+                severity="info",
+                why="What it was meant to do is not done.",
+            )
 
 
 def _used(tape: Tape) -> set[str]:
