@@ -311,3 +311,24 @@ def test_why_they_run_alone_is_said(members):
     stack = ch.Stack(members(GivesData, 3))
     stack(ch.each(X[:3]))
     assert "gives a tensor's .data other memory" in str(ch.explain(stack))
+
+
+class Resizes(Base):
+    """Takes memory that goes on into another member's."""
+
+    def forward(self, x):
+        h = self.layer(x)
+        return h + h.detach().clone().resize_(2, 2).sum()
+
+
+class AsksViews(Base):
+    """Asks what a tensor is a view of, which says nothing of a batched one."""
+
+    def forward(self, x):
+        h = self.layer(x)
+        return h * (2 if h[0]._base is h else 3) * (1 if h[0]._is_view() else 5)
+
+
+@pytest.mark.parametrize("kind", [Resizes, AsksViews])
+def test_answers_of_memory(agree, members, kind):
+    agree(members(kind, 4), ch.each(X))

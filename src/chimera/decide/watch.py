@@ -50,8 +50,8 @@ _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 
 # What a batched tensor answers for itself, not for the members' tensors.
 _UNANSWERABLE: dict[Any, str] = {
-    **{getattr(Tensor, name).__get__: name for name in ("grad_fn", "is_leaf", "grad")},
-    **{getattr(Tensor, name): name for name in ("register_hook", "retain_grad")},
+    **{getattr(Tensor, name).__get__: name for name in ("grad_fn", "is_leaf", "grad", "_base")},
+    **{getattr(Tensor, name): name for name in ("register_hook", "retain_grad", "_is_view")},
     Tensor.__repr__: "text",
     Tensor.requires_grad.__set__: "requires_grad",  # type: ignore[attr-defined]
     _SET_DATA: "data",

@@ -32,6 +32,11 @@ def hook_tables(module: nn.Module) -> list[dict[int, Any]]:
     return [table for name in _OF_MODULES if (table := module.__dict__.get(name)) is not None]
 
 
+def backward_tables(module: nn.Module) -> list[dict[int, Any]]:
+    """Where hooks stand that a backward pass of ``module`` fires; by number."""
+    return [table for name in _OF_MODULES[2:] if (table := module.__dict__.get(name))]
+
+
 def hooks_of(module: nn.Module) -> Iterator[dict[int, Any]]:
     """Those of ``hook_tables`` in which hooks stand."""
     return (table for table in hook_tables(module) if table)

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chimera.paths.before import Before, Registered, changed, flat, watched
+from chimera.paths.before import Before, Registered, Remade, changed, flat, watched
 from chimera.paths.bind import bind
 from chimera.paths.shared import Links, link, shared
 from chimera.paths.structure import Place, Reading, own_attributes, read
+from chimera.paths.tags import carry_tags, retagged, tags_of
 
 
 class Gone(enum.Enum):
@@ -50,6 +51,8 @@ def with_tensors(module: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
 def _copied(module: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
     reading = read(module)
     pairs = [(slot.tensor, tensor) for slot, tensor in zip(reading.slots, tensors, strict=True)]
+    for tensor, copied in pairs:
+        carry_tags(tensor, copied)
     # deepcopy asks the memo for the ids of what it copies, so the originals must stay alive.
     try:
         made = copy.deepcopy(module, {id(old): new for old, new in pairs})
@@ -103,6 +106,9 @@ class Exchange:
         self._paths = [path for path, _ in reading.modules]
         self._own = [slot.tensor for slot in reading.slots]
         self._trained = [isinstance(tensor, nn.Parameter) for tensor in self._own]
+        self._tags = [tags_of(tensor) for tensor in self._own]
+        self._tagged = [(i, tags) for i, tags in enumerate(self._tags) if tags]
+        self._names = [slot.path for slot in reading.slots]
 
     def _home(self, place: Place) -> dict[str, Any]:
         module = self._modules[place.module]
@@ -133,6 +139,8 @@ class Exchange:
             home[name] = tensors[index]
             if self._trained[index] and tensors[index] is not self._own[index]:
                 tensors[index]._is_param = True  # what isinstance(x, nn.Parameter) asks
+        for index, tags in self._tagged:
+            tensors[index].__dict__.update(tags)
         for (module, name), places in self._attributes.items():
             attributes = self._modules[module].__dict__
             leaves, shape = flat(attributes[name])
@@ -148,8 +156,15 @@ class Exchange:
         """What the call left in other places than it found it.
 
         Raises:
-            Remade: it registered or removed a parameter or a module, or removed a buffer.
+            Remade: it registered or removed a parameter or a module, removed a buffer, or tagged
+                a tensor.
         """
+        for path, tensor, tags in zip(self._names, self._placed, self._tags, strict=True):
+            if (name := retagged(tensor, tags)) is not None:
+                raise Remade(
+                    f"{path}: forward sets {name!r} on this tensor itself, where a member of a "
+                    "stack has none of its own; keep it in an attribute of the module"
+                )
         slots = {
             index: home[name]
             for home, name, index in self._homes

@@ -20,6 +20,7 @@ from chimera.paths.describe import Describer, Held, Opaque, same
 from chimera.paths.nest import flatten, leaf_names
 from chimera.paths.own_hooks import computed_by
 from chimera.paths.shared import shared
+from chimera.paths.tags import tags_of
 from chimera.paths.walk import join
 
 _NOTHING = object()
@@ -230,6 +231,8 @@ class _Reader:
         self._fact(path, "dtype", tensor.dtype)
         self._fact(path, "device", tensor.device)
         self._fact(path, "persistent", persistent)
+        for name, value in tags_of(tensor).items():
+            self._fact(path, f"tag {name}", _Later(value))
 
     def _hooks(self, module: nn.Module, path: str) -> None:
         for kind in HOOKS:

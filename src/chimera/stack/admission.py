@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chimera.paths.hooks import has_hooks
 from chimera.paths.memory import overlapping
-from chimera.paths.structure import Fact, Reading, difference, read
+from chimera.paths.nest import Shape, flatten
+from chimera.paths.structure import Fact, Reading, difference, own_attributes, read
+from chimera.paths.walk import join
 from chimera.stack.numbers import alike
 
 
@@ -48,7 +51,8 @@ def checked_reading(index: int, module: nn.Module) -> Reading:
     Raises:
         TypeError: it holds a TorchScript module.
         ValueError: it is not built, tensors of it share memory or are sparse in other ways than
-            by coordinates, or a parameter has hooks.
+            by coordinates, a parameter has hooks, or an attribute holds a tensor as a key or
+            weakly.
     """
     reading = read(module)
     for path, inner in reading.modules:
@@ -57,6 +61,10 @@ def checked_reading(index: int, module: nn.Module) -> Reading:
                 f"modules[{index}]: {path or 'the module itself'} is a TorchScript module, which "
                 "keeps its tensors to itself; pass the module that was scripted"
             )
+    for path, inner in reading.modules:
+        known = isinstance(inner, nn.RNNBase)  # whose weak references torch itself renews
+        for name, value in () if known else own_attributes(inner).items():
+            _check_reachable(f"modules[{index}]: {join(path, name)}", value)
     for slot in reading.slots:
         if slot.tensor.is_leaf and has_hooks(slot.tensor):
             raise ValueError(
@@ -80,6 +88,27 @@ def checked_reading(index: int, module: nn.Module) -> Reading:
             "the same tensor; compute it from the other in forward"
         )
     return reading
+
+
+def _check_reachable(where: str, value: Any) -> None:
+    """Raise ValueError where a tensor stands in an attribute where no other can take its place."""
+    leaves, shape = flatten(value, objects=True)
+    if any(isinstance(leaf, weakref.ref) and isinstance(leaf(), Tensor) for leaf in leaves):
+        raise ValueError(
+            f"{where} is a weak reference to a tensor, in whose place no member's can stand; "
+            "refer to the module that holds it"
+        )
+    if _has_tensor_keys(shape):
+        raise ValueError(
+            f"{where} has a tensor as a key, in whose place no member's can stand; "
+            "use its name, as in named_parameters()"
+        )
+
+
+def _has_tensor_keys(shape: Shape) -> bool:
+    return any(isinstance(key, Tensor) for key in shape.keys) or any(
+        map(_has_tensor_keys, shape.parts)
+    )
 
 
 def grouped(members: Sequence[nn.Module]) -> list[list[tuple[int, Reading]]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from chimera.paths.nest import flatten
 from chimera.paths.slots import Exchange, skeleton
 from chimera.paths.structure import Reading, Slot, read
+from chimera.paths.tags import tags_of
 from chimera.stack.absent import ALL, in_loops, reached_by
 from chimera.stack.frozen import Frozen
 from chimera.stack.numbers import Numbers, different
@@ -127,10 +128,14 @@ class Group:
             "trained",
             "reasons",
         )
-        return {k: v for k, v in self.__dict__.items() if k not in again}
+        kept = {k: v for k, v in self.__dict__.items() if k not in again}
+        return kept | {"tags": [tags_of(slot.tensor) for slot in self.slots]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        tags = state.pop("tags")
         self.__dict__.update(state)
+        for slot, own in zip(read(self.template).slots, tags, strict=True):
+            slot.tensor.__dict__.update(own)  # which copy.deepcopy leaves out of a parameter
         self.reading = read(self.template)
         self.prepare()
 

@@ -9,7 +9,7 @@ gradients does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,13 +33,23 @@ _OF_LEAVES = {
 }
 
 
+_HOOKING = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook}
+
+
 class Asks(TorchFunctionMode):
     """Stops a member that asks a row what only a leaf answers, or goes backward.
 
     Args:
         rows: the member's tensors; none where they are leaves.
         twins: by the id of the template's own tensors their paths: nobody should meet them.
+
+    Attributes:
+        later: makes of a hook one that finds the member in place whenever it fires.
+        hooks: whether the member hooked tensors.
     """
+
+    later: Callable[[Callable[..., Any]], Callable[..., Any]]
+    hooks = False
 
     def __init__(self, rows: Sequence[Tensor], twins: Mapping[int, str]) -> None:
         super().__init__()
@@ -57,6 +67,10 @@ class Asks(TorchFunctionMode):
             )
         if self._rows and (func is Tensor.backward or _is_of_leaf(func, args, self._rows)):
             raise NeedsLeaves
+        if func in _HOOKING:
+            self.hooks = True
+            hook = args[1] if len(args) > 1 else (kwargs or {})["hook"]
+            return func(args[0], self.later(hook))
         return func(*args, **(kwargs or {}))
 
 

@@ -49,6 +49,7 @@ class Plan:
         caught: in how many calls they did, as they ran as one; these ran one by one.
         ruled: stack rules run the layers that have one.
         leaves: one by one, the members need parameters that are leaves.
+        hooks: one by one, the members hook tensors.
         alone: why they run one by one, or None.
         parts: into how many parts conditions split the members the last time.
     """
@@ -66,6 +67,7 @@ class Plan:
     caught: int = 0
     ruled: bool = True
     leaves: bool = False
+    hooks: bool = False
     alone: str | None = None
     parts: int = 1
 
@@ -148,16 +150,16 @@ def _run_alone(
 ) -> tuple[list[Ran], Shadow]:
     plan = plan_of(group, arguments)
     shadow = Shadow(group, parameters=True)
-    watch = wary and level() == 0
+    watch = (wary and level() == 0) or plan.hooks
     try:
         try:
-            runs = run_single(
+            runs, hooks = run_single(
                 group, call, arguments, key=key, members=members, leaves=plan.leaves, watch=watch
             )
         except NeedsLeaves:
             shadow.restore()
             plan.leaves = True
-            runs = run_single(
+            runs, hooks = run_single(
                 group, call, arguments, key=key, members=members, leaves=True, watch=watch
             )
     except Stopped:
@@ -165,6 +167,7 @@ def _run_alone(
     except BaseException:
         shadow.restore()
         raise
+    plan.hooks |= hooks
     plan.draws |= any(ran.draws for ran in runs)
     _note_seen(plan, arguments)
     return runs, shadow

@@ -19,6 +19,7 @@ from chimera.stack.absent import row_alone, rows_alone
 from chimera.stack.batched import Call, Ran
 from chimera.stack.each import Arguments
 from chimera.stack.group import Group
+from chimera.stack.hooked import check_left, standing_later
 from chimera.stack.moved import Moved
 from chimera.stack.own_leaves import Asks, OwnLeaves
 from chimera.stack.standing import Standing, ran_alone
@@ -33,7 +34,7 @@ def run_single(
     members: Sequence[int],
     leaves: bool = False,
     watch: bool = False,
-) -> list[Ran]:
+) -> tuple[list[Ran], bool]:
     """Run every member of a group by itself.
 
     Args:
@@ -44,7 +45,10 @@ def run_single(
         members: the ids of the group's members.
         leaves: let the members have parameters that are leaves.
         watch: stop a member that asks for them, where it has none, or that meets a tensor which
-            is no member's.
+            is no member's. Hooks of tensors are watched for, too.
+
+    Returns:
+        The runs, and whether members hooked tensors.
 
     Raises:
         NeedsLeaves: with ``watch``, a member asks for leaves.
@@ -56,17 +60,18 @@ def run_single(
     rows = [] if own else [_rows(group, index) for index in range(len(group.slots))]
     moved = Moved(group)
     twins = {id(slot.tensor): slot.path for slot in group.slots}
-    runs = []
+    runs, hooks = [], False
     for place in range(len(group)):
         tensors = own.of(place) if own else [row[place] for row in rows]
         asks = Asks([] if own else tensors, twins) if watch else nullcontext()
         runs.append(_run(group, call, arguments, place, tensors, key, members[place], asks, moved))
+        hooks |= isinstance(asks, Asks) and asks.hooks
         if own is not None:
             own.leave(place, tensors)
     if own is not None:
         own.settle()
     moved.settle()
-    return runs
+    return runs, hooks
 
 
 def _rows(group: Group, index: int) -> Sequence[Tensor]:
@@ -107,13 +112,17 @@ def _run(
 
                 flags = [tensor.requires_grad for tensor in tensors]
                 seen = [tensor.detach() for tensor in tensors]
-                with restoring(again), asks:
+                if isinstance(asks, Asks):
+                    asks.later = standing.later
+                modules = [module for _, module in group.reading.modules]
+                with restoring(again), standing_later(modules, standing.later), asks:
                     output = call(group.template, args, kwargs)
             for index, (tensor, flag) in enumerate(zip(tensors, flags, strict=True)):
                 if tensor.requires_grad != flag and group.trained[index]:
                     raise TypeError(f"{group.slots[index].path}: {_FLAG}")
             moved.take(place, seen, tensors)
             written = group.plain.written()
+            check_left(group, tensors, written)
         except Stopped:
             raise
         except Exception as error:

@@ -65,6 +65,10 @@ class Standing:
 
         return run
 
+    def later(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """A hook, which finds the member in place whenever it fires."""
+        return self.again(hook, hook)
+
     def _run_again(self, later: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         written = None
         self._renew()

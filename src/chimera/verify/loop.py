@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,7 +120,7 @@ def run_loop(
     ran: list[nn.Module] = []
     assert isinstance(key.step, int)
     for place, (module, member) in enumerate(zip(modules, members, strict=True)):
-        alone = copy.deepcopy(module) if dtype is None else cast(module, dtype)
+        alone = cast(module, dtype)
         if nudge:
             _nudge(alone)
         befores.append(values(alone))
@@ -173,8 +172,8 @@ def _same_numbers(one: Tensor, other: Tensor) -> bool:
     return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
-def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of a module in another floating dtype, its plain tensor attributes too."""
+def cast(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """A copy of a module, its plain tensor attributes too, in another floating dtype if told."""
     tensors = []
     for slot in read(module).slots:
         tensor = slot.tensor.detach().clone()

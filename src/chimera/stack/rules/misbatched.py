@@ -69,7 +69,7 @@ def rows(
 
 
 def _always(*_: Any, **__: Any) -> bool:
-    """The gradient of ``src`` is summed over an axis that it has not."""
+    """Whatever the arguments."""
     return True
 
 
@@ -97,12 +97,14 @@ def roll(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 MISBATCHED |= {
+    Tensor.resize_: _always,  # each member's memory goes on into the next one's
+    Tensor.resize_as_: _always,
     F.embedding: _pads,
     torch.embedding: _pads_rows,
     torch.roll: _is_number,
     Tensor.roll: _is_number,
     torch.select_scatter: _always,
-    Tensor.select_scatter: _always,
+    Tensor.select_scatter: _always,  # its gradient is summed over an axis that it has not
 }
 
 
