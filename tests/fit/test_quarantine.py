@@ -149,3 +149,44 @@ def test_a_breakdown_is_remembered_by_a_run_that_goes_on(tmp_path: Path) -> None
     assert repr(result.epochs) == repr(whole.epochs)
     rows = (tmp_path / "run/members.csv").read_text().splitlines()
     assert "epoch 2, step 7: loss not finite" in rows[2]
+
+
+class Counted(Net):
+    """Counts by its norm alone, in place, which can be recorded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(torch.relu(self.first(x)))
+        if self.training:
+            hit = self.norm.num_batches_tracked == self.hour
+            h = Trap.apply(h, hit, self.value, self.backward_only)
+        return self.out(h)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_a_dead_member_keeps_its_buffers(engine: str) -> None:
+    """As the forward of the step left them that it did not take; others' go on."""
+
+    def run(epochs: int) -> Result:
+        members = ch.instances(Counted, 4, seed=0)
+        members[1].hour.fill_(7)
+        return train(members, epochs=epochs, engine=engine)
+
+    short, long = run(2), run(4)
+    assert long.table[1]["died"].startswith("epoch 2, step 7: ")
+    assert [int(m.norm.num_batches_tracked) for m in long.stack] == [16, 7, 16, 16]
+    mine, before = long.stack[1].state_dict(), short.stack[1].state_dict()
+    for name, tensor in before.items():  # when the other is compiled, it is so from another step on
+        torch.testing.assert_close(mine[name], tensor, msg=name)
+    assert not torch.equal(long.stack[0].norm.running_var, short.stack[0].norm.running_var)
+
+
+def test_a_run_that_goes_on_keeps_them(tmp_path: Path) -> None:
+    def stop(record: dict[str, Any]) -> None:
+        if record["epoch"] == 3:
+            raise KeyError
+
+    options = {"out": tmp_path / "run", "checkpoint_every": 1}
+    with pytest.raises(KeyError):
+        train(nets({1: 7, 2: 14}), progress=stop, **options)
+    result = train(nets({1: 7, 2: 14}), out=tmp_path / "run", resume=True)
+    assert [int(member.calls) for member in result.stack] == [16, 7, 14, 16]

@@ -1,14 +1,15 @@
 """Members whose loss or gradient turns NaN or infinite: they stand still from then on.
 
-Such a member keeps the weights that it had before the step; its figures are NaN. It stays among
-the others, so that these compute what they would have computed had it stayed finite.
+Such a member keeps the weights that it had before the step, and its buffers as the forward of that
+step left them; its figures are NaN. It stays among the others, so that these compute what they
+would have computed had it stayed finite.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chimera.optim.groups import member_path
 from chimera.optim.optimizer import Optimizer
@@ -51,6 +52,8 @@ class Quarantine:
         self._layout = stack.layout()
         self._alive = torch.ones(len(stack), dtype=torch.bool, device=stack.device)
         self.deaths: dict[int, Death] = {}
+        self._settled: set[int] = set()
+        self._buffers: dict[tuple[nn.Module, str], Tensor] = {}  # as those had them that broke down
 
     @torch.no_grad()
     def look(self, losses: Tensor, epoch: int) -> None:
@@ -85,6 +88,25 @@ class Quarantine:
             self.deaths = dict(sorted((self.deaths | deaths).items()))
             self._alive[list(deaths)] = False
             self._optimizer.freeze(deaths)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Let those that broke down have the buffers that they had when this first was called."""
+        if not self.deaths:
+            return
+        new = self.deaths.keys() - self._settled
+        for group, _ in self._stack.parts():
+            dead = [i for i, p in enumerate(group.positions) if p in self._settled]
+            died = [i for i, p in enumerate(group.positions) if p in new]
+            for home, buffer in zip(group.homes, group.tensors(), strict=True):
+                if isinstance(buffer, nn.Parameter) or buffer.layout != torch.strided:
+                    continue
+                kept = self._buffers.get(home)
+                if kept is None or kept.shape != buffer.shape or kept.dtype != buffer.dtype:
+                    kept = self._buffers[home] = buffer.clone()
+                buffer[dead] = kept[dead]
+                kept[died] = buffer[died]
+        self._settled |= new
 
     def masked(self, figures: Tensor) -> Tensor:
         """Figures ``[..., members]`` with NaN for the members that broke down."""

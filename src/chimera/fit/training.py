@@ -137,6 +137,7 @@ class Training:
         done = self.batch * self.settings.batch_size
         for batch in batches(part, rows[:, done:], self.settings.batch_size):
             losses = self.step.take(each(batch.x), [each(batch.y)], self._expected(batch))
+            self.quarantine.settle()
             self._losses += losses.double() * batch.y.shape[1]
             self.batch += 1
             self._poll()
@@ -152,7 +153,7 @@ class Training:
         """Every member's loss and metric on a part, in evaluation mode."""
         self.stack.eval()
         settings = self.settings
-        return evaluate(
+        figures = evaluate(
             self.stack,
             part,
             settings.loss,
@@ -161,6 +162,8 @@ class Training:
             self.optimizer.steps,
             self._poll,
         )
+        self.quarantine.settle()
+        return figures
 
     def final(self, table: list[Row]) -> list[Row]:
         """The table with the final figures on all parts."""
@@ -256,6 +259,7 @@ class Training:
         self.optimizer.load_state_dict(state)
         positions = {member: position for position, member in enumerate(stack.members)}
         self.quarantine.isolate({positions[d.member]: d for d in standing.deaths})
+        self.quarantine.settle()
         stack.calls, stack._evaluations = standing.calls
         self.epochs, self.batch = standing.epoch, standing.batch
         self.seconds = standing.train_seconds
