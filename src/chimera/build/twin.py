@@ -58,7 +58,11 @@ def _copied(net: nn.Module, memo: dict[int, Any]) -> nn.Module:
     for module in plain:
         attributes = memo[id(module)].__dict__
         for name, value in module.__dict__.items():
-            if name != "_compiled_call_impl":  # which torch's own copies leave out
+            if name in _EVERY_MODULES and type(value) in _EMPTIED and not value:
+                attributes[name] = type(value)()
+            elif type(value) in _ATOMS:
+                attributes[name] = value
+            elif name != "_compiled_call_impl":  # which torch's own copies leave out
                 attributes[name] = _copied_value(value, memo)
     made = memo[id(net)] if id(net) in memo else copy.deepcopy(net, memo)
     return _rebound(net, made, memo)
@@ -74,7 +78,7 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
     kind = type(value)
     if kind in _ATOMS:
         return value
-    if id(value) not in memo and kind in (dict, OrderedDict, set):
+    if id(value) not in memo and kind in _EMPTIED:
         if not value:
             memo[id(value)] = kind()
         elif kind is dict and all(type(k) is str and _is_known(v, memo) for k, v in value.items()):
@@ -85,6 +89,11 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
 def _is_known(value: Any, memo: dict[int, Any]) -> bool:
     return value is None or id(value) in memo
 
+
+_EMPTIED = (dict, OrderedDict, set)
+
+_EVERY_MODULES = frozenset(vars(nn.Module()))
+"""What every module holds: mostly empty dicts, each of one module alone."""
 
 _ATOMS = frozenset((bool, int, float, str, bytes, type(None)))
 

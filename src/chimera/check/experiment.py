@@ -185,13 +185,14 @@ class Experiment:
         return _attempt(measured)
 
     def with_rows(self, rows: int) -> tuple[Tape, Exception | None]:
-        """A run in evaluation mode on ``rows`` rows, and what the network raised, if it did."""
+        """A run in evaluation mode on ``rows`` rows, recorded without numbers, and what the network
+        raised, if it did."""
         if rows not in self._of_rows:
             self._of_rows[rows] = self._resized(rows)
         return self._of_rows[rows]
 
     def _resized(self, rows: int) -> tuple[Tape, Exception | None]:
-        tape = Tape(replica(self.net).eval())
+        tape = Tape(replica(self.net).eval(), numbers=False)
         given = resized(self.given, self.rows, rows).map(again)
         try:
             with quiet():

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
@@ -27,6 +28,9 @@ _TORCH = str(Path(torch.__file__).parent)
 _PYTHON = sysconfig.get_path("stdlib")
 _RUNS = itertools.count()
 _SMALL = 4096
+_FEW = 65536
+"""Of as many numbers NumPy makes the sums."""
+
 _LEFT_OUT = 1e3
 """What is added to a score to leave it out is below minus this."""
 
@@ -45,8 +49,9 @@ class Tape(TorchFunctionMode):
         outside: whose numbers the run drew besides torch's, in words.
     """
 
-    def __init__(self, root: nn.Module) -> None:
+    def __init__(self, root: nn.Module, *, numbers: bool = True) -> None:
         super().__init__()
+        self._numbers = numbers
         self.ops: list[Op] = []
         self.visits: list[Visit] = []
         self.outputs: tuple[Value, ...] = ()
@@ -105,9 +110,7 @@ class Tape(TorchFunctionMode):
         if name == "__get__" or (same and not inplace) or not (after or name in LEAVING):
             return result
         file, line = _caller()
-        given = map_leaves(
-            lambda leaf: inputs[id(leaf)] if isinstance(leaf, Tensor) else leaf, (args, named)
-        )
+        given = _valued((args, named), inputs)
         op = Op(
             index=len(self.ops),
             name=name,
@@ -191,13 +194,13 @@ class Tape(TorchFunctionMode):
         return value
 
     def _new(self, tensor: Tensor, maker: Op | None = None, name: str | None = None) -> Value:
-        with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+        with torch._C.DisableTorchFunction():
             value = Value(
                 tuple(tensor.shape), tensor.dtype, tensor.requires_grad, tensor.grad_fn is None
             )
             value.maker, value.name = maker, name
-            if name is None or name.startswith("input"):
-                _measure(value, tensor)
+            if self._numbers and (name is None or name.startswith("input")):
+                _measure(value, tensor.detach())
             if tensor.layout == torch.strided and not tensor.is_meta:
                 value.storage = tensor.untyped_storage().data_ptr()
             number = len(self._values)
@@ -223,30 +226,65 @@ def _writes(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return name in ("relu", "relu6", "elu", "leaky_relu", "silu", "hardtanh") and True in args[1:]
 
 
-def _measure(value: Value, tensor: Tensor) -> None:
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.numel() == 0:
+def _valued(given: Any, values: dict[int, Value]) -> Any:
+    """Arguments with a ``Value`` for each tensor."""
+    kind = type(given)
+    if isinstance(given, Tensor):
+        return values[id(given)]
+    if kind is tuple or kind is list:
+        return kind([_valued(part, values) for part in given])
+    if kind is dict:
+        return {name: _valued(part, values) for name, part in given.items()}
+    if kind in _PLAIN:
+        return given
+    return map_leaves(lambda leaf: values[id(leaf)] if isinstance(leaf, Tensor) else leaf, given)
+
+
+_PLAIN = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device))
+
+
+def _measure(value: Value, seen: Tensor) -> None:
+    if seen.layout != torch.strided or seen.is_meta or seen.numel() == 0:
         return
-    seen = tensor.detach()
+    if seen.dtype == torch.float32 and seen.device.type == "cpu" and seen.numel() <= _FEW:
+        _measure_few(value, seen)
+        return
     if seen.is_complex():
         seen = seen.abs()
     if not seen.is_floating_point():
-        if tensor.dtype == torch.bool and tensor.numel() <= _SMALL:
+        if seen.dtype == torch.bool and seen.numel() <= _SMALL:
             value.small = seen.clone()
     else:
         # No number is larger than this one, which is finite unless one of them is not.
         norm = float(vector_norm(seen, dtype=torch.float64))
-        value.finite = math.isfinite(norm)
+        _sized(value, norm, seen)
         value.nan = not value.finite and bool(seen.isnan().any())
-        if value.finite:
-            value.size = norm / math.sqrt(tensor.numel())
-        if 1 < tensor.numel() <= _SMALL and not norm < _LEFT_OUT:
-            below = seen <= -_LEFT_OUT
-            if below.any() and not below.all():
-                value.left = below
-    if tensor.dim():
+    if seen.dim():
         last = seen[-1] if seen.is_floating_point() else seen[-1].double()
         squares = float(vector_norm(last, dtype=torch.float64)) ** 2
         value.row = (float(last.sum(dtype=torch.float64)), squares)
+
+
+def _measure_few(value: Value, seen: Tensor) -> None:
+    """The same of a few numbers, for which torch's calls take longer than the sums."""
+    numbers = seen.resolve_neg().numpy().ravel().astype(numpy.float64)
+    squares = float(numbers @ numbers)
+    _sized(value, math.sqrt(squares), seen)
+    value.nan = not value.finite and bool(numpy.isnan(numbers).any())
+    if seen.dim():
+        last = numbers[-(numbers.size // seen.shape[0]) :]
+        value.row = (float(last.sum()), float(last @ last))
+
+
+def _sized(value: Value, norm: float, seen: Tensor) -> None:
+    """What the root of the sum of squares tells."""
+    value.finite = math.isfinite(norm)
+    if value.finite:
+        value.size = norm / math.sqrt(seen.numel())
+    if 1 < seen.numel() <= _SMALL and not norm < _LEFT_OUT:
+        below = seen <= -_LEFT_OUT
+        if below.any() and not below.all():
+            value.left = below
 
 
 def _caller() -> tuple[str | None, int | None]:

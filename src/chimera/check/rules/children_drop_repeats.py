@@ -14,9 +14,12 @@ _LISTERS = {"children": 1, "named_children": 1, "modules": None, "named_modules"
 
 
 def find(context: Context) -> Iterable[Place]:
+    calls: dict[int, list[tuple[ast.Call, str, ast.expr]]] = {}
     for path, module in context.modules:
         for method in context.reached(type(module), "forward"):
-            for call, owner, lister in _loops(method, module):
+            if id(method.node) not in calls:
+                calls[id(method.node)] = list(_calls(method))
+            for call, owner, lister in _loops(method, module, calls[id(method.node)]):
                 for first, again in _repeats(owner, lister):
                     names = f"`{join(path, first)}` and `{join(path, again)}`"
                     yield Place(
@@ -29,19 +32,24 @@ def find(context: Context) -> Iterable[Place]:
                     )
 
 
-def _loops(
-    method: Method, module: nn.Module
-) -> Iterator[tuple[ast.Call, tuple[str, nn.Module], str]]:
-    """The calls of children() and its like whose modules the method runs, each with the module
-    that is listed (and its path in ``module``) and the lister's name."""
+def _calls(method: Method) -> Iterator[tuple[ast.Call, str, ast.expr]]:
+    """The calls of children() and its like whose modules the method runs, each with the lister's
+    name and the expression of what is listed."""
     run = {id(call) for loop in ast.walk(method.node) for call in _listed_and_called(loop)}
     run |= set(_kept_and_called(method))
     for call in ast.walk(method.node):
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
-            continue
-        lister, listed = call.func.attr, call.func.value
-        if lister not in _LISTERS or id(call) not in run:
-            continue
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            lister, listed = call.func.attr, call.func.value
+            if lister in _LISTERS and id(call) in run:
+                yield call, lister, listed
+
+
+def _loops(
+    method: Method, module: nn.Module, calls: list[tuple[ast.Call, str, ast.expr]]
+) -> Iterator[tuple[ast.Call, tuple[str, nn.Module], str]]:
+    """The calls, each with the module that is listed (and its path in ``module``) and the lister's
+    name."""
+    for call, lister, listed in calls:
         path = "" if method.is_me(listed) else method.attribute(listed)
         if path is None:
             continue
