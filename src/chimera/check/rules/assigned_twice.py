@@ -76,7 +76,13 @@ def _sets(method: Method, statement: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     ``self.add_module("name", ...)`` or ``setattr(self, "name", ...)``."""
     if isinstance(statement, ast.Assign):
         for target in statement.targets:
-            yield from ((name, statement.value) for name in method.sets(target))
+            parts = getattr(target, "elts", [])
+            values = getattr(statement.value, "elts", [])
+            if parts and len(parts) == len(values):
+                for part, value in zip(parts, values, strict=True):
+                    yield from ((name, value) for name in method.sets(part))
+            else:
+                yield from ((name, statement.value) for name in method.sets(target))
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         call = statement.value
         arguments = call.args[1:] if _is_setattr(statement) else call.args

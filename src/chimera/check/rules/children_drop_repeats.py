@@ -64,20 +64,23 @@ _ITERATES = frozenset(("list", "tuple", "iter", "reversed", "enumerate"))
 
 
 def _iterated(value: ast.expr) -> ast.expr | None:
-    """``y`` of ``list(y)``, of ``y[:-1]``, of ``[m for m in y]`` and ``[m for _, m in y]``."""
+    """``y`` of ``list(y)``, ``[*y]``, ``y[:-1]``, ``[m for m in y]`` and ``[m for _, m in y]``."""
     if isinstance(value, ast.ListComp) and isinstance(value.elt, ast.Name):
         taken = ast.walk(value.generators[0].target)
         if value.elt.id in [name.id for name in taken if isinstance(name, ast.Name)]:
             return value.generators[0].iter
     if isinstance(value, ast.Subscript):
         return value.value
+    if isinstance(value, ast.List) and len(value.elts) == 1:
+        return value.elts[0].value if isinstance(value.elts[0], ast.Starred) else None
     if isinstance(value, ast.Call) and value.args and ast.unparse(value.func) in _ITERATES:
         return value.args[0]
     return None
 
 
 def _kept_and_called(method: Method) -> Iterator[int]:
-    """The calls whose list a local name keeps, where a loop or next() runs what is in it."""
+    """The calls whose list a local name keeps, where a loop, next() or pop() runs what is in
+    it."""
     for node in ast.walk(method.node):
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
             continue
@@ -87,7 +90,8 @@ def _kept_and_called(method: Method) -> Iterator[int]:
         name = node.targets[0].id
         for other in ast.walk(method.node):
             names = [n.id for n in _listed_and_called(other) if isinstance(n, ast.Name)]
-            taken = isinstance(other, ast.Call) and ast.unparse(other).startswith(f"next({name})")
+            starts = (f"next({name})", f"{name}.pop(", f"{name}.popleft(")
+            taken = isinstance(other, ast.Call) and ast.unparse(other).startswith(starts)
             if name in names or taken:
                 yield id(value)
 

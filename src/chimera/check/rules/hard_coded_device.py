@@ -71,6 +71,10 @@ def _constant(method: Method, value: ast.expr | None) -> object:
     """What an argument is: written out, a name that the method sets to such, or a global."""
     if isinstance(value, ast.Constant):
         return value.value
+    if isinstance(value, ast.IfExp):
+        # "cuda" if torch.cuda.is_available() else "cpu"
+        sides = [_constant(method, side) for side in (value.body, value.orelse)]
+        return sides[0] if all(map(_is_device, sides)) else None
     if not isinstance(value, ast.Name):
         return None
     set_to = [
@@ -81,7 +85,8 @@ def _constant(method: Method, value: ast.expr | None) -> object:
     ]
     if set_to:
         one = set_to[0]
-        return one.value if len(set_to) == 1 and isinstance(one, ast.Constant) else None
+        written = len(set_to) == 1 and isinstance(one, (ast.Constant, ast.IfExp))
+        return _constant(method, one) if written else None
     arguments = method.node.args
     given = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
     if any(argument.arg == value.id for argument in given):

@@ -3,10 +3,13 @@
 import ast
 from collections.abc import Iterable
 
+import torch
+
 from chimera.check.context import Context
 from chimera.check.inplace import changed_by
 from chimera.check.operations import Op, Visit
 from chimera.check.rule import Place, Rule
+from chimera.check.source import Method
 from chimera.check.tape import Tape
 
 _SUMS = frozenset(("add", "add_", "sub", "mul", "cat", "concat", "__radd__"))
@@ -53,9 +56,9 @@ def _in_own_code(context: Context) -> Iterable[Place]:
         changed: dict[str, ast.Call] = {}
         for statement in method.node.body:
             for part in ast.walk(statement):
-                if not isinstance(part, ast.BinOp | ast.AugAssign):
+                if not isinstance(part, ast.BinOp | ast.AugAssign | ast.Call):
                     continue
-                for name in _summed(part):
+                for name in _summed(part, method):
                     call = changed.pop(meant.get(name, ""), None)
                     if call is not None:
                         yield Place(
@@ -103,9 +106,12 @@ def _named(statement: ast.stmt) -> tuple[str | None, ast.expr | None]:
     return None, None
 
 
-def _summed(node: ast.BinOp | ast.AugAssign) -> list[str]:
-    """The names that a sum of two tensors reads."""
+def _summed(node: ast.BinOp | ast.AugAssign | ast.Call, method: Method) -> list[str]:
+    """The names that a sum of two tensors reads: ``a + b``, ``torch.add(a, b)``."""
     parts: list[ast.expr]
+    if isinstance(node, ast.Call):
+        sums = method.resolve(node.func) in (torch.add, torch.sub)
+        return [part.id for part in node.args[:2] if sums and isinstance(part, ast.Name)]
     parts = [node.left, node.right] if isinstance(node, ast.BinOp) else [node.target, node.value]
     if not isinstance(node.op, ast.Add | ast.Sub):
         return []

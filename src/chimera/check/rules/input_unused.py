@@ -4,7 +4,9 @@ import inspect
 from collections.abc import Iterable
 
 from chimera.check.context import Context
+from chimera.check.operations import Value
 from chimera.check.rule import Place, Rule
+from chimera.check.tape import Tape
 
 
 def find(context: Context) -> Iterable[Place]:
@@ -18,9 +20,7 @@ def find(context: Context) -> Iterable[Place]:
     method = context.sources.method(type(experiment.net), "forward")
     for number in range(len(tapes[0].inputs)):
         values = [tape.inputs[number] for tape in tapes]
-        if any(
-            value in tape.ancestors(tape.outputs) for value, tape in zip(values, tapes, strict=True)
-        ):
+        if any(value in _read(tape) for value, tape in zip(values, tapes, strict=True)):
             continue
         # What is read as numbers may decide something; what is read in place, too.
         if any(not op.outputs or op.inplace for value in values for op in value.readers):
@@ -31,6 +31,25 @@ def find(context: Context) -> Iterable[Place]:
             method.file.path if method is not None else None,
             method.node.lineno if method is not None else None,
         )
+
+
+def _read(tape: Tape) -> set[Value]:
+    """The values whose numbers the outputs depend on."""
+    found = set(tape.outputs)
+    waiting = list(tape.outputs)
+    while waiting:
+        maker = waiting.pop().maker
+        if maker is None or maker.name in _LIKE:
+            continue
+        waiting += (new := set(maker.inputs) - found)
+        found |= new
+    return found
+
+
+_LIKE = frozenset(
+    ("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like")
+) | {"randint_like", "new_zeros", "new_ones", "new_empty", "new_full"}
+"""Functions that take the shape, dtype and device of a tensor alone."""
 
 
 def _names(forward: object, count: int) -> list[str]:

@@ -37,6 +37,14 @@ def find(context: Context) -> Iterable[Place]:
     data = set(tape.inputs)
     for op in tape.ops:
         drawn = noise | masks
+        if _around_the_input(op, data):
+            yield Place(
+                op.path,
+                "noise of a fixed size is drawn around what comes from the input, in evaluation, "
+                "too: no draw asks self.training",
+                op.file,
+                op.line,
+            )
         if op.name in _DRAWS or op.name in _FILLS:
             mask = op.name.startswith("bernoulli")
             # A distribution around what was computed is sampled, which may be meant.
@@ -51,6 +59,13 @@ def find(context: Context) -> Iterable[Place]:
                 yield Place(op.path, found, op.file, op.line)
             if not (op.name.endswith("_like") or data.isdisjoint(op.inputs)):
                 data.update(value for value in op.outputs if value.dtype.is_floating_point)
+
+
+def _around_the_input(op: Op, data: set[Value]) -> bool:
+    """``torch.normal(x, 0.1)``; a deviation that is computed makes it a sample, which may be
+    meant."""
+    fixed = isinstance(op.argument("std", 1), (int, float))
+    return op.name == "normal" and fixed and not data.isdisjoint(op.inputs)
 
 
 def _meets(op: Op, noise: set[Value], masks: set[Value], data: set[Value]) -> str | None:

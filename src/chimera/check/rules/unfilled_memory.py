@@ -14,27 +14,38 @@ from chimera.paths.walk import join
 
 def find(context: Context) -> Iterable[Place]:
     seen: set[int] = set()
+    read: dict[type, list[tuple[Method, ast.stmt | ast.Call, str, str]]] = {}
     for path, module in context.modules:
-        methods = {
-            id(method.node): method
-            for source in context.sources.all_of(type(module))
-            for method in source.methods.values()
-        }.values()
-        if _fills_all(methods):
-            continue
-        for method in methods:
-            for node, name, kind in _made(method):
-                kept = module._parameters if kind == "parameter" else module._buffers
-                if name not in kept or id(node) in seen:
-                    continue
+        if type(module) not in read:
+            read[type(module)] = _unfilled(context, type(module))
+        for method, node, name, kind in read[type(module)]:
+            kept = module._parameters if kind == "parameter" else module._buffers
+            if name in kept and id(node) not in seen:
                 seen.add(id(node))
-                if not _filled(methods, name, node):
-                    yield Place(
-                        path,
-                        f"`{join(path, name)}` is memory that nothing fills: {ast.unparse(node)}",
-                        method.file.path,
-                        node.lineno,
-                    )
+                yield Place(
+                    path,
+                    f"`{join(path, name)}` is memory that nothing fills: {ast.unparse(node)}",
+                    method.file.path,
+                    node.lineno,
+                )
+
+
+def _unfilled(context: Context, kind: type) -> list[tuple[Method, ast.stmt | ast.Call, str, str]]:
+    """Where the methods of a class register memory that none of them fills, under which name, as
+    what."""
+    methods = {
+        id(method.node): method
+        for source in context.sources.all_of(kind)
+        for method in source.methods.values()
+    }.values()
+    if _fills_all(methods):
+        return []
+    return [
+        (method, *made)
+        for method in methods
+        for made in _made(method)
+        if not _filled(methods, made[1], made[0])
+    ]
 
 
 def _made(method: Method) -> Iterator[tuple[ast.stmt | ast.Call, str, str]]:
