@@ -315,3 +315,9 @@ def test_a_comment_speaks_for_the_layer_that_is_made_there():
     assert paths(Twice) == ["net.1", "out"]
     assert paths(TwiceByLine) == ["out"]
     assert paths(nn.Sequential(TwiceByClass())) == []
+
+
+def test_a_lazy_network_that_does_not_fit_is_a_finding():
+    net = nn.Sequential(nn.LazyLinear(8), nn.Linear(4, 2))
+    rules = {finding.rule for finding in ch.check(net, ch.spec("batch", 5))}
+    assert "does-not-run" in rules

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import chimera as ch
-from chimera.check.contract import GIVES, GRADIENTS, INITIALIZED, REGISTERED, TAKES
+from chimera.check.duties import GIVES, GRADIENTS, INITIALIZED, REGISTERED, TAKES
 
 
 class Whole(nn.Module):
@@ -175,3 +175,145 @@ def test_what_cannot_be_copied_is_kept_and_class_containers_are_left_as_they_wer
 
     assert ch.contract(Net(), ch.spec("batch", 5)).kept
     assert Net.seen == []
+
+
+class Filled(nn.Module):
+    def __init__(self, values):
+        super().__init__()
+        self.weight = nn.Parameter(values)
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+class Empty(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(5, 2))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def test_initialization_is_judged_as_check_judges_it():
+    assert ch.contract(Filled(torch.rand(5, 2)), ch.spec(3, 5)).kept
+    for module, said in (
+        (Empty, "`weight` is memory that nothing fills"),
+        (lambda: Filled(torch.ones(5, 2)), "every number of `weight` is 1"),
+    ):
+        duty = ch.contract(module, ch.spec(3, 5))[INITIALIZED]
+        assert duty.done is False
+        assert said in duty.message
+
+
+class ToArray(Whole):
+    def forward(self, x):
+        return torch.from_numpy(self.hidden(x).detach().numpy() * 2)
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.linear(x.mul_(2))
+
+
+class ArrayOfInput(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.linear(torch.from_numpy(x.numpy() * 2))
+
+
+class SpoilsBackward(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x):
+        y = self.linear(x).sigmoid()
+        return y.square() + y.mul_(2)
+
+
+def test_a_real_run_decides_what_is_taken():
+    said = ch.contract(ToArray(), ch.spec("batch", 5))
+    assert done(said) == [True, True, False, True, True]
+    said = ch.contract(InPlace(), ch.spec("batch", 5))
+    assert said.kept
+    assert said[TAKES].message.endswith("; it changes input 0 in place")
+    said = ch.contract(ArrayOfInput(), ch.spec("batch", 5))
+    assert done(said) == [True, True, False, True, True]
+    assert "forward raises on an input that asks for one: RuntimeError" in said[GRADIENTS].message
+    said = ch.contract(SpoilsBackward(), ch.spec("batch", 5))
+    assert done(said) == [True, True, False, True, True]
+    assert "the backward pass raises RuntimeError" in said[GRADIENTS].message
+
+
+def test_made_up_numbers_that_are_refused_decide_nothing():
+    class Above(nn.Module):
+        def forward(self, x):
+            if (x < 5).any():
+                raise ValueError("prices are above 5")
+            return x
+
+    said = ch.contract(Above(), ch.spec(3, 5))
+    assert done(said) == [None, None, None, True, True]
+    assert "raises on standard normal numbers; give examples: ValueError" in said[TAKES].message
+    assert ch.contract(Above(), torch.full((3, 5), 6.0)).kept
+    assert ch.contract(Above(), torch.ones(3, 5))[TAKES].done is False
+
+
+class NoSuper(nn.Module):
+    def __init__(self):
+        self.linear = nn.Linear(5, 3)
+
+
+def test_what_cannot_be_made_is_told_duty_by_duty():
+    said = ch.contract(NoSuper, ch.spec(3, 5))
+    assert done(said) == [None, None, None, False, None]
+    assert "the constructor raises AttributeError: cannot assign module" in said[TAKES].message
+    said = ch.contract(NoSuper.__new__(NoSuper), ch.spec(3, 5))
+    assert "nn.Module.__init__ never ran in NoSuper" in said[GIVES].message
+    hides = nn.Linear(5, 3)
+    hides.__dict__["modules"] = 3
+    said = ch.contract(hides, ch.spec(3, 5))
+    assert "an attribute hides modules()" in said[GIVES].message
+
+
+def test_without_numbers_the_shapes_tell():
+    said = ch.contract(nn.Linear(5, 3, device="meta"), ch.spec(4, 5))
+    assert done(said) == [True, True, None, True, False]
+    assert said[GIVES].message == "[4, 3]"
+    assert "on the meta device: weight, bias" in said[INITIALIZED].message
+
+
+def test_a_lazy_network_that_needs_numbers_is_built_with_some():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.LazyLinear(3)
+
+        def forward(self, x):
+            return self.linear(x) * float(x.detach().numpy().max())
+
+    assert ch.contract(Net, ch.spec("batch", 5)).kept
+
+
+def test_the_end_of_a_loop_is_not_waited_for():
+    class Endless(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(5, 5)
+
+        def forward(self, x):
+            while x.sum() < 1e9:
+                x = self.linear(x).tanh()
+            return x
+
+    said = ch.contract(Endless(), ch.spec(3, 5))
+    assert done(said) == [None, None, None, True, True]
+    assert "DidNotEnd" in said[TAKES].message

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from chimera.build.datafree import DataFree
+from chimera.decide.ending import not_exiting
 from chimera.decide.explore import boundary
 from chimera.draws.seeds import derive, forked
 from chimera.paths.raised import users_line
@@ -48,7 +49,8 @@ def _called(factory: Factory, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 def _made(factory: Factory, args: tuple[Any, ...], kwargs: dict[str, Any], where: str) -> nn.Module:
     try:
-        made = _called(factory, args, kwargs)
+        with not_exiting():
+            made = _called(factory, args, kwargs)
     except Exception as error:
         line = users_line(error)
         error.add_note(where if line is None else f"{where}\n  line: {line}")

@@ -16,11 +16,14 @@ from chimera.build.inputs import Inputs, as_inputs
 from chimera.build.lazy import initialize, is_lazy, waiting
 from chimera.build.makers import INPUT, made_by, makers, pass_on
 from chimera.build.modes import modes_restored
+from chimera.build.onlookers import may_need_data
 from chimera.build.record import Call, Recorder, specified
 from chimera.build.spec import Spec, resolutions
 from chimera.build.twin import replica, twin
+from chimera.decide.ending import not_exiting
 from chimera.decide.explore import LIMIT, Condition, Explorer, boundary
 from chimera.draws.seeds import derive, forked
+from chimera.paths.hooks import without_hooks_of_all
 from chimera.paths.notes import point
 from chimera.paths.walk import first_paths
 
@@ -131,6 +134,7 @@ def _explore(
     furthest: _Run | None = None
     for mode in explorer.runs(lambda: _wanted(passed[0])):
         copy = twin(net)
+        may_need_data(copy)
         _cast(copy, dtype)
         free = DataFree()
         free.trace = pass_on
@@ -187,12 +191,14 @@ class _Run:
             warnings.simplefilter("ignore")
             stack.enter_context(forked(derive(0, "trial")))
             stack.enter_context(modes_restored())
+            stack.enter_context(without_hooks_of_all())
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             for mode in modes:
                 stack.enter_context(mode)
             try:
-                output = _call(self.net, inputs)
+                with not_exiting():
+                    output = _call(self.net, inputs)
             except Exception as error:  # noqa: BLE001  (whatever a forward raises; see _explore)
                 self.error = error
         if self.error is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from chimera.build.datafree import is_uninitialized
 from chimera.build.inputs import Inputs
 from chimera.build.spec import Spec
 from chimera.build.trial import Trial, try_shapes
@@ -32,7 +33,8 @@ def passing(
     if len(names) != 1:
         return 0, None
     told = {int(number) for number in _NUMBER.findall(str(failure))}
-    known = written | {tensor.shape[0] for tensor in tensors_of(net) if tensor.dim()}
+    own = (tensor for tensor in tensors_of(net) if not is_uninitialized(tensor))
+    known = written | {tensor.shape[0] for tensor in own if tensor.dim()}
     for size in sorted(told & known - {0, 1})[:_FEW]:
         try:
             trial = try_shapes(net, inputs.map(partial(_sized, names=names, size=size)))

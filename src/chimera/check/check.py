@@ -19,6 +19,7 @@ from chimera.check.finding import Finding, in_order
 from chimera.check.ignore import ignored
 from chimera.check.places import Places
 from chimera.check.rule import Rule, all_rules
+from chimera.decide.ending import not_exiting
 from chimera.draws.seeds import forked
 
 
@@ -132,7 +133,7 @@ def _context(module: Any, spec: Inputs | None, loss: Any) -> tuple[Context, Find
         factory = module
         made, error = _made(module)
         if isinstance(made, Finding):
-            kind = _class_of(module)
+            kind = class_of(module)
             named = ((kind.__qualname__, kind),) if kind is not None else ()
             return Context(None, named, spec, loss, refused=error), made
         module = made
@@ -142,7 +143,7 @@ def _context(module: Any, spec: Inputs | None, loss: Any) -> tuple[Context, Find
     return Context(module, spec=spec, loss=loss, factory=factory), None
 
 
-def _class_of(factory: Any) -> type[nn.Module] | None:
+def class_of(factory: Any) -> type[nn.Module] | None:
     """The class that a factory makes, where it is one, or a functools.partial of one."""
     while isinstance(factory, functools.partial):
         factory = factory.func
@@ -155,7 +156,7 @@ def _made(factory: Callable[[], nn.Module]) -> tuple[nn.Module | Finding, Except
         return construct_without_data(factory), None
     except Exception:  # noqa: BLE001 - whatever it was, the same call with data decides
         try:
-            with warnings.catch_warnings(), forked(0):
+            with warnings.catch_warnings(), forked(0), not_exiting():
                 warnings.simplefilter("ignore")
                 made = factory()
         except Exception as error:  # noqa: BLE001 - reported as a finding

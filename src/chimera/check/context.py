@@ -12,8 +12,9 @@ from torch import nn
 from chimera.build.inputs import Inputs
 from chimera.build.trial import Trial, try_shapes
 from chimera.check.batch import passing
-from chimera.check.experiment import LARGEST, Experiment, count, made
+from chimera.check.experiment import LARGEST, Experiment, count
 from chimera.check.source import ClassSource, Method, Sources, users
+from chimera.check.tried import made
 from chimera.paths.walk import every_path, join
 
 

@@ -17,42 +17,31 @@ from chimera.build.builder import build
 from chimera.build.inputs import Inputs, as_specified
 from chimera.build.modes import modes_restored
 from chimera.build.spec import Spec
-from chimera.build.trial import try_shapes
 from chimera.build.twin import replica
 from chimera.check.attributes import classes_restored
-from chimera.check.check import check
-from chimera.check.given import example
-from chimera.check.source import users
+from chimera.check.check import class_of, looked
+from chimera.check.context import Context, hidden, not_started
+from chimera.check.duties import (
+    GIVES,
+    GRADIENTS,
+    INITIALIZED,
+    REGISTERED,
+    TAKES,
+    Duty,
+    failed,
+    gives,
+    gradients,
+    initialized,
+    registered,
+)
+from chimera.check.experiment import LARGEST, Experiment, called, count, quiet
+from chimera.check.given import again, asking, specified
+from chimera.decide.ending import not_exiting
+from chimera.decide.explore import DataNeeded, DidNotEnd
 from chimera.draws.seeds import forked
 from chimera.paths.nest import flatten
+from chimera.paths.notes import point
 from chimera.paths.walk import unknown
-
-TAKES = "takes its inputs"
-GIVES = "gives an output"
-GRADIENTS = "gradients reach every parameter and the input"
-REGISTERED = "its parameters are registered"
-INITIALIZED = "its parameters are initialized"
-
-
-@dataclass(frozen=True)
-class Duty:
-    """One duty of a module.
-
-    Attributes:
-        name: what the module must do.
-        done: whether it does; None where that could not be found out.
-        message: what was seen.
-        paths: the parameters, inputs or modules with which it does not.
-    """
-
-    name: str
-    done: bool | None
-    message: str
-    paths: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        sign = {True: "yes", False: "NO", None: "?"}[self.done]
-        return f"{sign:<3}  {self.name}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -80,8 +69,10 @@ class Contract:
 def contract(module: nn.Module | Callable[[], nn.Module], spec: Any) -> Contract:
     """Look whether a module keeps the contract of modules, duty by duty.
 
-    A copy of it is built, runs on random inputs of the shapes of ``spec``, and its output is
-    differentiated. The module itself is not changed, nor is any generator.
+    A copy of it is built, runs on made-up inputs of the shapes of ``spec``, and its output is
+    differentiated; what ``ch.check`` knows of registration and initialization counts. The module
+    itself is not changed, nor is any generator. Each duty is judged by itself: where one cannot be
+    found out, as none can where the constructor raises, it says why.
 
     Args:
         module: a module, or a class or factory of one without arguments.
@@ -95,130 +86,147 @@ def contract(module: nn.Module | Callable[[], nn.Module], spec: Any) -> Contract
             f"module: expected a module, a class or a factory, got {type(module).__name__}"
         )
     inputs = as_specified(spec)
-    with forked(0), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        net = module if isinstance(module, nn.Module) else module()
-        if not isinstance(net, nn.Module):
-            raise TypeError(f"module: the factory returned {type(net).__name__}, expected a module")
-        registered = _registered(net)
-        kinds = {kind for part in net.modules() for kind in users(type(part))}
-        net = replica(net)
-        try:
-            with classes_restored(kinds):
-                given = _given(net, inputs)
-                build(net, Inputs(*_parts(given.map(_specified))), seed=0)
-                output = net(*given.args, **given.kwargs)
-        except Exception as error:  # noqa: BLE001 - any error of a user's forward is the answer
-            return _contract_of_a_failure(error, registered, net)
-        tensors = [leaf for leaf in flatten(output)[0] if isinstance(leaf, Tensor)]
-        return Contract(
-            (
-                Duty(TAKES, True, str(inputs)),
-                _output(output, tensors),
-                _gradients(net, given, tensors),
-                registered,
-                _initialized(net),
-            )
-        )
+    try:
+        with warnings.catch_warnings(), forked(0), not_exiting():
+            warnings.simplefilter("ignore")
+            net = module if isinstance(module, nn.Module) else module()
+    except Exception as error:  # noqa: BLE001 - whatever a constructor raises is the answer
+        kind = class_of(module)
+        kinds: tuple[tuple[str, type], ...] = ()
+        if kind is not None:
+            kinds = ((kind.__qualname__, kind),)
+        said = f"the constructor raises {type(error).__name__}: {error}"
+        return _of_none(said, Context(None, kinds, inputs, refused=error))
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"module: the factory returned {type(net).__name__}, expected a module")
+    broken = not_started(net)
+    if broken:
+        kinds = tuple((path, type(part)) for path, part in broken)
+        names = ", ".join(type(part).__name__ for _, part in broken)
+        said = f"nn.Module.__init__ never ran in {names}"
+        return _of_none(said, Context(None, kinds, inputs))
+    context = Context(net, spec=inputs)
+    hides = [name for _, part in context.modules for name in hidden(part)]
+    if hides:
+        return _of_none(f"an attribute hides {', '.join(hides)}() of nn.Module", context)
+    with classes_restored(context.uses), quiet(), torch.enable_grad():
+        return Contract(_judged(context, net, inputs))
 
 
-def _parts(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return inputs.args, inputs.kwargs
-
-
-def _contract_of_a_failure(error: Exception, registered: Duty, net: nn.Module) -> Contract:
-    said = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]
-    unknown = "could not be tried, since forward raises"
+def _of_none(reason: str, context: Context) -> Contract:
+    """The contract of what cannot be looked at, and why."""
+    lost = [finding for finding in looked(context) if finding.severity == "error"]
+    said = f"could not be tried: {reason}"
+    told = "; ".join(finding.message for finding in lost)
     return Contract(
         (
-            Duty(TAKES, False, "\n     ".join("\n".join(said).splitlines())),
-            Duty(GIVES, None, unknown),
-            Duty(GRADIENTS, None, unknown),
-            registered,
-            _initialized(net),
+            Duty(TAKES, None, said),
+            Duty(GIVES, None, said),
+            Duty(GRADIENTS, None, said),
+            Duty(REGISTERED, False, told) if lost else Duty(REGISTERED, None, said),
+            Duty(INITIALIZED, None, said),
         )
     )
 
 
-def _given(net: nn.Module, inputs: Inputs) -> Inputs:
-    """Random inputs of the shapes of ``inputs``; floating ones ask for a gradient."""
-    specs = [leaf for leaf in inputs.leaves() if isinstance(leaf, Spec)]
-    free = any(spec.free for spec in specs)
-    sizes = try_shapes(net, inputs).sizes if free else {}
-
-    def made(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor):
-            tensor = leaf.detach().clone()
-        elif isinstance(leaf, Spec):
-            tensor = example(leaf.sized(sizes), leaf.dtype)
-        else:
-            return leaf
-        return tensor.requires_grad_() if _is_differentiable(tensor) else tensor
-
-    return inputs.map(made)
-
-
-def _specified(leaf: Any) -> Any:
-    return Spec(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf
-
-
-def _is_differentiable(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _output(output: Any, tensors: list[Tensor]) -> Duty:
-    if not tensors:
-        return Duty(GIVES, False, f"forward returns {type(output).__name__}, with no tensor in it")
-    return Duty(GIVES, True, ", ".join(str(list(tensor.shape)) for tensor in tensors))
-
-
-def _gradients(net: nn.Module, given: Inputs, outputs: list[Tensor]) -> Duty:
-    if not any(output.requires_grad for output in outputs):
-        return Duty(GRADIENTS, False, "no output has a gradient: it was detached, cast or indexed")
-    sources = {
-        f"input {i}": leaf
-        for i, leaf in enumerate(given.leaves())
-        if isinstance(leaf, Tensor) and leaf.requires_grad
-    }
-    sources |= {name: p for name, p in net.named_parameters() if p.requires_grad}
-    frozen = [name for name, p in net.named_parameters() if not p.requires_grad]
-    ends = [output for output in outputs if output.requires_grad]
-    weights = [torch.randn_like(output) for output in ends]
-    found = torch.autograd.grad(ends, list(sources.values()), weights, allow_unused=True)
-    missed = tuple(name for name, gradient in zip(sources, found, strict=True) if gradient is None)
-    if missed:
-        return Duty(GRADIENTS, False, f"none reaches {', '.join(missed)}", missed)
-    said = f"they reach {len(sources)} tensors"
-    return Duty(GRADIENTS, True, f"{said}; frozen: {', '.join(frozen)}" if frozen else said)
-
-
-_LOST = ("unregistered-module", "plain-tensor", "parameter-lost", "shared-by-class")
-
-
-def _registered(net: nn.Module) -> Duty:
-    lost = [
-        finding for finding in check(net) if finding.rule in _LOST and finding.severity == "error"
+def _judged(context: Context, net: nn.Module, inputs: Inputs) -> tuple[Duty, ...]:
+    """The duties of a network: what a run with numbers shows, and what a run without, if there can
+    be no other."""
+    experiment, own = context.experiment, registered(net)
+    if experiment is None:
+        return (*_by_shapes(context, net, inputs), own, initialized(context, net, False))
+    copy, given = replica(experiment.net), experiment.given.map(again)
+    before = _versions(given)
+    try:
+        output = _run(copy, given)
+    except Exception as error:  # noqa: BLE001 - whatever a forward raises is the answer
+        failure = _unless_data_needed(context.failure)
+        takes = _refused(failure or error, failure is not None, experiment, inputs)
+        return (*_not_run(takes), own, initialized(context, experiment.net, False))
+    changed = [
+        i
+        for i, (one, other) in enumerate(zip(before, _versions(given), strict=True))
+        if one != other
     ]
-    if lost:
-        paths = tuple(dict.fromkeys(finding.path for finding in lost))
-        return Duty(REGISTERED, False, "; ".join(finding.message for finding in lost), paths)
-    count = sum(1 for _ in net.parameters())
-    return Duty(REGISTERED, True, f"{count} parameters")
-
-
-def _initialized(net: nn.Module) -> Duty:
-    named = [*net.named_parameters(), *net.named_buffers()]
-    waiting = tuple(name for name, tensor in named if nn.parameter.is_lazy(tensor))
-    if waiting:
-        return Duty(INITIALIZED, False, f"uninitialized: {', '.join(waiting)}", waiting)
-    empty = tuple(name for name, tensor in named if tensor.is_meta)
-    if empty:
-        return Duty(INITIALIZED, False, f"on the meta device: {', '.join(empty)}", empty)
-    wrong = tuple(
-        name
-        for name, tensor in named
-        if _is_differentiable(tensor) and not torch.isfinite(tensor.detach()).all()
+    said = f"{inputs}; it changes {', '.join(f'input {i}' for i in changed)} in place"
+    takes = Duty(TAKES, True, said if changed else str(inputs))
+    return (
+        takes,
+        gives(output),
+        _differentiated(experiment, copy, output),
+        own,
+        initialized(context, experiment.net, True),
     )
-    if wrong:
-        return Duty(INITIALIZED, False, f"NaN or Inf in {', '.join(wrong)}", wrong)
-    return Duty(INITIALIZED, True, "all finite")
+
+
+def _run(net: nn.Module, given: Inputs) -> Any:
+    with not_exiting():
+        try:
+            return called(net, given)
+        except Exception as error:
+            point(error, net)
+            raise
+
+
+def _versions(given: Inputs) -> list[int]:
+    """How often each input was changed in place."""
+    return [leaf._version for leaf in given.leaves() if isinstance(leaf, Tensor)]
+
+
+def _differentiated(experiment: Experiment, ran: nn.Module, output: Any) -> Duty:
+    """By a run whose inputs ask for gradients, without being leaves: those may not change. If that
+    raises, by the run ``ran`` without such."""
+    copy = replica(experiment.net)
+    asked = experiment.given.map(asking)
+    passed = asked.map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf)
+    try:
+        found = _run(copy, passed)
+    except Exception as error:  # noqa: BLE001 - whatever a forward raises is the answer
+        return gradients(ran, None, output, error)
+    return gradients(copy, asked, found, None)
+
+
+def _unless_data_needed(error: Exception | None) -> Exception | None:
+    return None if isinstance(error, DataNeeded) else error
+
+
+def _refused(error: Exception, surely: bool, experiment: Experiment, inputs: Inputs) -> Duty:
+    """Of a forward that raises. Made-up numbers may be none that it takes."""
+    examples = not any(isinstance(leaf, Spec) for leaf in inputs.leaves())
+    if isinstance(error, DidNotEnd) or not (surely or examples):
+        on = f" on {' and '.join(experiment.numbers)}" if experiment.numbers else ""
+        return Duty(TAKES, None, f"forward raises{on}; give examples: {failed(error)}")
+    return Duty(TAKES, False, failed(error))
+
+
+def _not_run(takes: Duty) -> tuple[Duty, Duty, Duty]:
+    untried = "could not be tried, since forward raises"
+    return takes, Duty(GIVES, None, untried), Duty(GRADIENTS, None, untried)
+
+
+def _by_shapes(context: Context, net: nn.Module, inputs: Inputs) -> tuple[Duty, Duty, Duty]:
+    """Of a network that no numbers are run through: what shapes tell."""
+    error = context.failure
+    if context.trial is not None and error is None:
+        try:
+            build(replica(net), inputs.map(specified), seed=0)
+        except Exception as raised:  # noqa: BLE001 - what keeps it from being run
+            error = raised
+    if error is not None:
+        done = None if isinstance(error, (DataNeeded, DidNotEnd)) else False
+        return _not_run(Duty(TAKES, done, failed(error)))
+    assert context.trial is not None
+    large = count(net) > LARGEST
+    why = f"it has more than {LARGEST:,} parameters" if large else "it has no data"
+    return (
+        Duty(TAKES, True, f"{inputs}, by their shapes"),
+        _shapes_of(context.trial.output),
+        Duty(GRADIENTS, None, f"could not be tried with numbers: {why}"),
+    )
+
+
+def _shapes_of(output: Any) -> Duty:
+    shapes = [leaf.shape for leaf in flatten(output)[0] if isinstance(leaf, Spec)]
+    if not shapes:
+        return Duty(GIVES, False, f"forward returns {type(output).__name__}, with no tensor in it")
+    return Duty(GIVES, True, ", ".join(str(list(shape)) for shape in shapes))

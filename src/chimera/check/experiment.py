@@ -1,7 +1,7 @@
 """Small real runs of a copy of a network, for the rules that need numbers."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from chimera.build.builder import build
 from chimera.build.inputs import Inputs
 from chimera.build.twin import replica
-from chimera.check.given import FEW, again, asking, filled, has, resized, rows, specified
+from chimera.check.given import again, asking, has, resized, rows
 from chimera.check.tape import Tape
+from chimera.decide.ending import Ending, not_exiting
+from chimera.decide.explore import DidNotEnd
 from chimera.draws.outside import drew, states
 from chimera.draws.seeds import forked
+from chimera.paths.hooks import without_hooks_of_all
 from chimera.paths.nest import tensors_in
 from chimera.paths.notes import point
 
@@ -32,14 +34,22 @@ class Experiment:
         net: the network, built; rules do not run it, but copies of it.
         given: its inputs, tensors.
         free: whether the specification names the first axis of an input.
+        numbers: what was put in the places of specifications, in words; empty for examples.
         failure: what a run raised that failed, once it was asked for.
+        usual: the experiment on the numbers that are tried first, where those of this one were
+            taken because the network is not finite, or does not run, on them.
     """
 
-    def __init__(self, net: nn.Module, given: Inputs, free: bool) -> None:
+    def __init__(
+        self, net: nn.Module, given: Inputs, free: bool, numbers: tuple[str, ...] = ()
+    ) -> None:
         self.net = net
         self.given = given
         self.free = free
+        self.numbers = numbers
         self.failure: Exception | None = None
+        self.usual: Experiment | None = None
+        self._endless: DidNotEnd | None = None
         self._of_rows: dict[int, tuple[Tape, Exception | None]] = {}
 
     @property
@@ -66,12 +76,28 @@ class Experiment:
         with quiet(), torch.enable_grad():
             inputs, before = (given or self.given).map(again), states()
             try:
-                return tape, tape.run(inputs.args, inputs.kwargs)
+                return tape, self._run(tape, inputs)
             except Exception as error:
                 point(error, tape.root)
                 raise
             finally:
                 tape.outside = drew(before)
+
+    def _run(self, tape: Tape, inputs: Inputs) -> Any:
+        """One run that is recorded; after one without an end no other begins."""
+        if self._endless is not None:
+            raise self._endless
+        try:
+            return tape.run(inputs.args, inputs.kwargs)
+        except DidNotEnd as error:
+            self._endless = error
+            raise
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether it runs, in both modes, and every number that it returns is finite."""
+        tapes = (self.evaluation, self.training)
+        return all(tape is not None and all(v.finite for v in tape.outputs) for tape in tapes)
 
     @cached_property
     def training(self) -> Tape | None:
@@ -113,7 +139,7 @@ class Experiment:
                 )
             return dict(zip(named, found, strict=True))
 
-        return _attempt(differentiated)
+        return attempted(differentiated)
 
     @cached_property
     def unmoved(self) -> set[str]:
@@ -124,7 +150,7 @@ class Experiment:
             with quiet(), torch.enable_grad():
                 for _ in range(3):
                     inputs = self.given.map(again)
-                    output = net(*inputs.args, **inputs.kwargs)
+                    output = called(net, inputs)
                     ends = trained_by(output)
                     named = [p for p in net.parameters() if p.requires_grad]
                     weights = [torch.randn_like(end) for end in ends]
@@ -136,7 +162,7 @@ class Experiment:
             before = dict(self.net.named_parameters())
             return {n for n, p in net.named_parameters() if torch.equal(p, before[n])}
 
-        return _attempt(trained) or set()
+        return attempted(trained) or set()
 
     @cached_property
     def another_row(self) -> tuple[Tape, Tape] | None:
@@ -160,7 +186,7 @@ class Experiment:
                 return None
             return self.evaluation, self.record(self.given.map(changed), train=False)[0]
 
-        return _attempt(both)
+        return attempted(both)
 
     @cached_property
     def response(self) -> float | None:
@@ -172,7 +198,7 @@ class Experiment:
             net = replica(self.net).train()
             with quiet(), torch.enable_grad():
                 inputs = self.given.map(asking)
-                output = net(*inputs.args, **inputs.kwargs)
+                output = called(net, inputs)
                 ends = trained_by(output)
                 asked = [t for t in inputs.leaves() if isinstance(t, Tensor) and t.requires_grad]
                 if not ends or not asked:
@@ -182,7 +208,7 @@ class Experiment:
             moved = sum(_size(g) * _size(t) for g, t in zip(found, asked, strict=True))
             return moved / size if (size := sum(map(_size, ends))) > 0 else None
 
-        return _attempt(measured)
+        return attempted(measured)
 
     def with_rows(self, rows: int) -> tuple[Tape, Exception | None]:
         """A run in evaluation mode on ``rows`` rows, recorded without numbers, and what the network
@@ -196,7 +222,7 @@ class Experiment:
         given = resized(self.given, self.rows, rows).map(again)
         try:
             with quiet():
-                tape.run(given.args, given.kwargs)
+                self._run(tape, given)
         except Exception as error:  # noqa: BLE001 - whatever a forward raises is the answer
             return tape, error
         return tape, None
@@ -211,36 +237,8 @@ class Experiment:
         return tape, [tensor.detach() for tensor in tensors_in(output, objects=True)]
 
 
-def made(
-    net: nn.Module | Callable[[], nn.Module], inputs: Inputs, sizes: Mapping[str, int] | None
-) -> Experiment | None:
-    """Experiments on a network, or on what a factory makes; None where it cannot be run: it is too
-    large, has no data, or fails.
-
-    Args:
-        sizes: the sizes of free axes with which it runs; None where those are not known.
-    """
-
-    def prepared() -> Experiment | None:
-        with quiet():
-            built = replica(net) if isinstance(net, nn.Module) else net()
-            if any(map(_waits, (*built.parameters(), *built.buffers()))):
-                build(built, inputs.map(specified), seed=0)
-            if count(built) > LARGEST:
-                return None
-            if any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers())):
-                return None
-            given, free = filled(inputs, sizes)
-            whole = Experiment(built, given, free)
-            if free and whole.rows > FEW:
-                few = Experiment(built, resized(given, whole.rows, FEW), free)
-                return few if few.evaluation is not None else whole
-            return whole
-
-    return _attempt(prepared)
-
-
-def _attempt(run: Callable[[], T]) -> T | None:
+def attempted(run: Callable[[], T]) -> T | None:
+    """What ``run`` returns; None where it raises."""
     try:
         return run()
     except Exception:  # noqa: BLE001 - what a forward raises is told by does-not-run
@@ -250,17 +248,24 @@ def _attempt(run: Callable[[], T]) -> T | None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """No warnings, and the same draws each time, the caller's generators left alone."""
-    with warnings.catch_warnings(), forked(0):
+    with warnings.catch_warnings(), forked(0), not_exiting(), without_hooks_of_all():
         warnings.simplefilter("ignore")
         yield
 
 
+def called(net: nn.Module, inputs: Inputs) -> Any:
+    """What a run returns that is not recorded; it may not go on without an end."""
+    with Ending():
+        return net(*inputs.args, **inputs.kwargs)
+
+
 def count(net: nn.Module) -> int:
     """The numbers in the parameters that have a shape."""
-    return sum(p.numel() for p in net.parameters() if not _waits(p))
+    return sum(p.numel() for p in net.parameters() if not waits(p))
 
 
-def _waits(tensor: Tensor) -> bool:
+def waits(tensor: Tensor) -> bool:
+    """Whether it has no shape yet."""
     return nn.parameter.is_lazy(tensor)
 
 

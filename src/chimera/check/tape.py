@@ -20,6 +20,8 @@ from torch.linalg import vector_norm
 from torch.overrides import TorchFunctionMode
 
 from chimera.check.operations import LEAVING, Op, Value, Visit
+from chimera.decide.ending import Ending, not_exiting
+from chimera.paths.hooks import without_hooks_of_all
 from chimera.paths.nest import map_leaves, tensors_in
 from chimera.paths.walk import first_paths
 
@@ -83,7 +85,7 @@ class Tape(TorchFunctionMode):
             )
             hooks.append(module.register_forward_hook(self._leave, always_call=False))
         try:
-            with self:
+            with not_exiting(), without_hooks_of_all(), self, Ending():
                 output = self.root(*args, **kwargs)
         finally:
             for hook in hooks:

@@ -32,10 +32,12 @@ Run = TypeVar("Run", bound=Callable[..., Any])
 LIMIT = 64
 _PATIENCE = 32
 _AVOIDING = 16
-_ENDLESS = 10_000
+ENDLESS = 10_000
+"""A run that asks as many conditions or numbers of data is taken for one without an end."""
+MANY = f"{ENDLESS:,} conditions or numbers of data"
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_CONDITIONS = {
+CONDITIONS = {
     torch.Tensor.__bool__,
     torch.Tensor.__contains__,
     torch.Tensor.is_nonzero,
@@ -45,7 +47,7 @@ _CONDITIONS = {
     torch.equal,
     torch.allclose,
 }
-_NUMBERS: dict[Any, str] = {
+NUMBERS: dict[Any, str] = {
     torch.Tensor.item: ".item()",
     torch.Tensor.__int__: "int()",
     torch.Tensor.__float__: "float()",
@@ -60,6 +62,14 @@ _NUMBERS: dict[Any, str] = {
 
 class DataNeeded(RuntimeError):
     """A run without data came to a line that needs the data, not only shapes."""
+
+
+class DidNotEnd(RuntimeError):
+    """A run on trial went on without an end."""
+
+    def __init__(self, after: str, file: str, line: int) -> None:
+        self.file, self.line = file, line
+        super().__init__(f"it did not end after {after}; the last was asked at {file}:{line}")
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,7 @@ class Exploring(TorchFunctionMode):
         """Whether a condition or a number was read from a tensor that has data."""
         self._explorer = explorer
         self._asked: Counter[Hashable] = Counter()
+        self._known = 0
         self._paths: dict[int, str] | None = None
 
     def passed(self) -> None:
@@ -157,13 +168,16 @@ class Exploring(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         named = kwargs or {}
-        if func in _CONDITIONS or func in _NUMBERS:
+        if func in CONDITIONS or func in NUMBERS:
             if not self._any_hidden(args, named):
                 self.reads_values = True
-            elif func in _CONDITIONS:
+                self._known += 1
+                if self._known > ENDLESS:
+                    raise DidNotEnd(MANY, *where())
+            elif func in CONDITIONS:
                 return self._decide(func, args, named)
             else:
-                raise DataNeeded(_message(_NUMBERS[func]))
+                raise DataNeeded(_message(NUMBERS[func]))
         return called(func, args, named)
 
     def _any_hidden(self, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
@@ -181,11 +195,8 @@ class Exploring(TorchFunctionMode):
         place, condition = self._place()
         self._explorer.conditions.setdefault(place, condition)
         self._asked[place] += 1
-        if self._asked.total() > _ENDLESS:
-            raise RuntimeError(
-                f"a run without data asked {_ENDLESS} conditions and did not end; the last was at "
-                f"{condition.file}:{condition.line}"
-            )
+        if self._asked.total() > ENDLESS:
+            raise DidNotEnd(MANY, condition.file, condition.line)
         outcome = self._explorer.decide(place, self._asked[place])
         self.last = place, outcome
         return outcome

@@ -1,6 +1,8 @@
 """The hooks of a tensor or a module: torch's names for them are reached here alone."""
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
 
@@ -15,6 +17,29 @@ _OF_TENSOR = attrgetter("_backward_hooks", "_post_accumulate_grad_hooks")
 def hooks_of_all() -> bool:
     """Whether a call of any module, or its backward pass, fires a hook."""
     return any(_OF_ALL)
+
+
+@contextmanager
+def without_hooks_of_all() -> Iterator[None]:
+    """Hooks on all modules stay out of what this thread runs; those set inside fire."""
+    me = threading.get_ident()
+    held = [(table, key, hook) for table in _OF_ALL for key, hook in table.items()]
+    muted = [_silent(hook, me) for _, _, hook in held]
+    for (table, key, _), instead in zip(held, muted, strict=True):
+        table[key] = instead
+    try:
+        yield
+    finally:
+        for (table, key, hook), instead in zip(held, muted, strict=True):
+            if table.get(key) is instead:  # it was not removed meanwhile
+                table[key] = hook
+
+
+def _silent(hook: Callable[..., Any], thread: int) -> Callable[..., Any]:
+    def instead(*args: Any, **kwargs: Any) -> Any:
+        return None if threading.get_ident() == thread else hook(*args, **kwargs)
+
+    return instead
 
 
 def any_hooks(tensors: Iterable[Tensor]) -> bool:

@@ -7,7 +7,7 @@ from chimera.build.spec import Spec
 from chimera.check.context import Context
 from chimera.check.finding import Severity
 from chimera.check.rule import Place, Rule
-from chimera.decide.explore import DataNeeded
+from chimera.decide.explore import DataNeeded, DidNotEnd
 
 AT = re.compile(r"^in the module at (.*?): ", re.MULTILINE)
 LINE = re.compile(r"^  line: (.*):(\d+)", re.MULTILINE)
@@ -28,11 +28,26 @@ def find(context: Context) -> Iterable[Place]:
         leaves = context.spec.leaves() if context.spec is not None else []
         given = not any(isinstance(leaf, Spec) for leaf in leaves)
         what = "on the example" if given else "on random numbers, so that some rules did not look"
+        if isinstance(experiment.failure, DidNotEnd):
+            what = "on the example" if given else "on random numbers"
+            yield _endless(experiment.failure, what, "warning" if given else "info")
+            return
         yield _place(experiment.failure, what, "error" if given else "info")
 
 
 _CAME = re.compile(r"^  (came|wanted):(.*(?:\n    .*)*)", re.MULTILINE)
 """What the note says of inputs: in its line, or indented in lines of their own."""
+
+
+def _endless(error: DidNotEnd, on: str, severity: Severity) -> Place:
+    return Place(
+        "",
+        f"forward comes to no end {on}, so that some rules did not look: {error}",
+        error.file,
+        error.line,
+        severity,
+        mend="Bound the loop: for _ in range(most), with a break, or ch.While(..., limit=most).",
+    )
 
 
 def _place(error: Exception, on: str, severity: Severity) -> Place:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from chimera.build.twin import replica
 from chimera.check.attributes import held
 from chimera.check.context import Context
-from chimera.check.experiment import Experiment, quiet
+from chimera.check.experiment import Experiment, called, quiet
 from chimera.check.rule import Place, Rule
 from chimera.draws.seeds import forked
 from chimera.paths.nest import tensors_in
@@ -60,7 +60,7 @@ def _of_another(context: Context, experiment: Experiment, state: Any) -> Iterabl
 def _output(net: nn.Module, experiment: Experiment) -> list[Tensor]:
     given = experiment.given.map(lambda t: t.clone() if isinstance(t, Tensor) else t)
     with quiet(), torch.no_grad():
-        output = replica(net).eval()(*given.args, **given.kwargs)
+        output = called(replica(net).eval(), given)
     return tensors_in(output, objects=True)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chimera.build.twin import replica
 from chimera.check.context import Context
-from chimera.check.experiment import Experiment, quiet, trained_by
+from chimera.check.experiment import Experiment, called, quiet, trained_by
 from chimera.check.rule import Place, Rule
 from chimera.check.source import users
 from chimera.paths.nest import tensors_in
@@ -58,7 +58,7 @@ def _step(net: nn.Module, experiment: Experiment, backward: bool) -> Exception |
     given = experiment.given.map(lambda t: t.clone() if isinstance(t, Tensor) else t)
     try:
         with quiet(), warnings.catch_warnings(), torch.enable_grad():
-            output = net(*given.args, **given.kwargs)
+            output = called(net, given)
             ends = trained_by(output)
             if ends and backward:
                 sum(end.abs().sum() for end in ends).backward()  # type: ignore[union-attr]
