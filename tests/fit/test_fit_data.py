@@ -97,6 +97,7 @@ X, Y = torch.zeros(10, 2), torch.zeros(10)
         (X, INFINITE, {}, ValueError, "y has an infinite number in row 3;"),
         (X, torch.arange(10) - 1, {}, ValueError, "class numbers from 0, got -1 in row 0"),
         (X, torch.zeros(10, 1).long(), {}, ValueError, "[samples], got shape [10, 1]; y.squeeze"),
+        (X, torch.eye(10).long(), {}, ValueError, "got shape [10, 10]; y.argmax(1) tells one-hot"),
         (X, torch.tensor(3), {}, ValueError, "y must have a leading axis"),
         ([[1.0]], Y, {}, TypeError, "x must be a tensor or a numpy array, got list; torch.tensor"),
         (X, numpy.array(["a"] * 10), {}, TypeError, "y must hold real numbers, got an array of <U"),

@@ -13,6 +13,7 @@ from chimera.fit.outputs import check_output
 CLASSES = ch.data(torch.randn(20, 6), torch.arange(20) % 3)
 NUMBERS = ch.data(torch.randn(20, 6), torch.randn(20, 2))
 COLUMN = ch.data(torch.randn(20, 6), torch.randn(20))
+FLOATS = ch.data(torch.randn(20, 6), torch.arange(20) % 2.0)
 
 
 class Functional(nn.Module):
@@ -54,6 +55,11 @@ def test_outputs_that_fit(module: nn.Module, data: Data) -> None:
         (nn.LSTM(6, 3), CLASSES, "gave tuple, expected [2, 3]"),
         (MLP(6, 3), NUMBERS, "its layer 'out' (Linear) gave [2, 3], expected [2, 2], the shape of"),
         (MLP(6, 2), COLUMN, "gave [2, 2], expected [2], the shape of y"),
+        (
+            MLP(6, 2),
+            FLOATS,
+            "the shape of y (a y of floats means regression: classes are y.long())",
+        ),
     ],
 )
 def test_outputs_that_do_not_fit(module: nn.Module, data: Data, message: str) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import chimera as ch
 from chimera.paths.losses import loss_misfit, loss_wants, module_misfit
 
 LONG = torch.int64
@@ -54,3 +55,31 @@ def test_modules_are_told_by_their_functions():
     assert loss_wants(nn.Linear(2, 2)) is None
     assert "one shape" in module_misfit(nn.L1Loss(), torch.rand(2), torch.rand(3))
     assert module_misfit(nn.Linear(2, 2), torch.rand(2), torch.rand(3)) is None
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize(
+    ("loss", "target", "said"),
+    [
+        (F.cross_entropy, torch.zeros(3), "cross_entropy of float32 [3, 5] and float32 [3]"),
+        (nn.CrossEntropyLoss(), torch.zeros(3), "mend: give the indices of the classes: target.lo"),
+        (nn.MSELoss(), torch.zeros(3, 4), "mend: give both one shape; [3, 5] and [3, 4] came"),
+    ],
+)
+def test_a_loss_beside_the_network_is_told(loss, target, said):
+    net = nn.Linear(4, 5)
+    with pytest.raises(RuntimeError) as caught, ch.pointing(net), ch.pointing(net):
+        loss(net(torch.rand(3, 4)), target)
+    (note,) = caught.value.__notes__
+    assert note.startswith("in the loss: ")
+    assert said in note
+
+
+def test_a_members_loss_in_a_step_is_told():
+    stack = ch.Stack(ch.instances(nn.Linear, 2, 4, 5))
+    step = ch.train_step(stack, nn.CrossEntropyLoss(), ch.optim.SGD(stack, lr=0.1))
+    with pytest.raises(RuntimeError) as caught:
+        step(torch.rand(3, 4), torch.rand(3))
+    (note,) = caught.value.__notes__
+    assert note.startswith("raised by member 0 of the stack, in the loss: cross_entropy of float32")
+    assert note.endswith("target.long()")

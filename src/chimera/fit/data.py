@@ -246,10 +246,11 @@ def _finite(argument: str, tensor: Tensor | Mapped) -> None:
 
 def _classes(labels: Tensor) -> int:
     if labels.dim() != 1:
+        hot = labels.dim() == 2 and labels.shape[1] > 1 and bool((labels.sum(1) == 1).all())
+        mend = "y.argmax(1) tells one-hot rows" if hot else "y.squeeze(1) drops an axis of size 1"
         raise ValueError(
             f"y of whole numbers holds one class per sample, [samples], got shape "
-            f"{list(labels.shape)}; y.squeeze(1) drops an axis of size 1, and floats mean "
-            "regression"
+            f"{list(labels.shape)}; {mend}, and floats mean regression"
         )
     negative = (labels < 0).nonzero()
     if len(negative):

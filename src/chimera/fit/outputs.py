@@ -62,4 +62,12 @@ def _misfit(output: object, data: Data, samples: int) -> str | None:
     target = (samples, *data.train.y.shape[1:])
     if shape is not None and same_but_trailing_ones(shape, target):
         return None
-    return f"{list(target)}, the shape of y"
+    text = f"{list(target)}, the shape of y"
+    if shape is not None and len(shape) == 2 and len(target) == 1 and _is_whole(data.train.y):
+        text += " (a y of floats means regression: classes are y.long())"
+    return text
+
+
+def _is_whole(y: object) -> bool:
+    """Whether all numbers are whole, from 0."""
+    return isinstance(y, Tensor) and bool((y == y.round()).all() and (y >= 0).all())

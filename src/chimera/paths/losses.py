@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def loss_wants(module: nn.Module) -> str | None:
@@ -31,6 +32,29 @@ def loss_misfit(name: str, output: Tensor, target: Tensor) -> str | None:
     if name == "binary_cross_entropy" and _is_outside(output):
         return "end in a sigmoid, or use BCEWithLogitsLoss: the output is not from 0 to 1"
     return None
+
+
+def raised_in_loss(error: BaseException) -> str | None:
+    """What a loss of ``torch.nn.functional`` was given that raised ``error``, and the mend where
+    it is known; None where no such loss was running."""
+    trace, said = error.__traceback__, None
+    while trace is not None:
+        code, found = trace.tb_frame.f_code, trace.tb_frame.f_locals
+        given = (found.get("input"), found.get("target"))
+        if code.co_filename == functional.__file__ and code.co_name in (*_OF_CLASSES, *_OF_PAIRS):
+            said = _told(code.co_name, *given)
+        trace = trace.tb_next
+    return said
+
+
+def _told(name: str, output: object, target: object) -> str | None:
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
+        return None
+    came = " and ".join(
+        f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in (output, target)
+    )
+    mend = loss_misfit(name, output, target)
+    return f"the loss: {name} of {came}" + (f"\n  mend: {mend}" if mend else "")
 
 
 def module_misfit(module: nn.Module, output: Tensor, target: Tensor) -> str | None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from chimera.paths.beside import misfit_beside
 from chimera.paths.binding import unbound
-from chimera.paths.losses import loss_wants, module_misfit
+from chimera.paths.losses import loss_wants, module_misfit, raised_in_loss
 from chimera.paths.misfits import misfit
 from chimera.paths.raised import Arguments, Raised, raised
 from chimera.paths.wants import Want, name_of, want
@@ -52,9 +52,10 @@ def point(
     """Add a note to ``error`` that names the module of ``root`` in which it was raised.
 
     The note tells the path, the module, the inputs it was called with, what it wanted of them,
-    which module made them (where ``origin`` tells), and the mend, as far as they are known. An
-    error that no module of ``root`` was running for, or that has such a note, stays as it is;
-    the note of a stack's member learns where in ``root`` the stack is.
+    which module made them (where ``origin`` tells), and the mend, as far as they are known; of a
+    loss of ``torch.nn.functional`` outside of ``root`` what it was given. Another error that no
+    module of ``root`` was running for, or that has such a note, stays as it is; the note of a
+    stack's member learns where in ``root`` the stack is.
 
     Args:
         error: what was raised.
@@ -68,8 +69,14 @@ def point(
     found = raised(error, root)
     if found is not None:
         point_at(error, root, found, found, origin, member)
+        return
+    said = raised_in_loss(error)
+    if said is not None:
+        said = f"in {said}" if member is None else f"raised by {member} of the stack, in {said}"
     elif member is not None:
-        error.add_note(f"raised by {member} of the stack")
+        said = f"raised by {member} of the stack"
+    if said is not None and said not in getattr(error, "__notes__", ()):
+        error.add_note(said)
 
 
 def is_pointed(error: BaseException) -> bool:
