@@ -216,7 +216,7 @@ class Places:
         self._read |= reads.attributes
         if not is_installed(function):
             self._every |= reads.dynamic
-            for name in reads.globals:
+            for name in reads.globals | reads.writes:
                 self._entry(function.__globals__, name, name)
             for name in reads.imports:
                 self._visit(sys.modules.get(name), name)

@@ -15,6 +15,7 @@ from types import CodeType
 from typing import Any
 
 _READ_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_WRITE_GLOBALS = ("STORE_GLOBAL", "DELETE_GLOBAL")
 _READ_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM")
 _DYNAMIC = frozenset({"getattr", "vars", "eval", "exec", "globals", "attrgetter", "__dict__"})
 
@@ -24,13 +25,15 @@ class Reads:
     """The names in a function's code, and in that of the functions made in it.
 
     Attributes:
-        globals: global names that it reads, or writes.
+        globals: global names that it reads.
+        writes: global names that it writes.
         attributes: names of attributes that it reads, of whatever object.
         imports: modules that it imports as it runs.
         dynamic: whether it reads attributes by names that are no part of the code.
     """
 
     globals: set[str] = field(default_factory=set)
+    writes: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
     imports: set[str] = field(default_factory=set)
     dynamic: bool = False
@@ -42,8 +45,10 @@ def reads_of(code: CodeType) -> Reads:
     found = Reads()
     for step in dis.get_instructions(code):
         name = step.argval
-        if step.opname in _READ_GLOBALS or step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+        if step.opname in _READ_GLOBALS:
             found.globals.add(name)
+        elif step.opname in _WRITE_GLOBALS:
+            found.writes.add(name)
         elif step.opname in _READ_ATTRIBUTES:
             found.attributes.add(name)
         elif step.opname == "IMPORT_NAME":
@@ -52,6 +57,7 @@ def reads_of(code: CodeType) -> Reads:
         if isinstance(constant, CodeType):
             inner = reads_of(constant)
             found.globals |= inner.globals
+            found.writes |= inner.writes
             found.attributes |= inner.attributes
             found.imports |= inner.imports
             found.dynamic |= inner.dynamic

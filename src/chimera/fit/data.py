@@ -16,16 +16,13 @@ import torch
 from torch import Tensor
 
 from chimera.build.spec import Spec, spec
-from chimera.draws.counter import derive, member_keys, permutations
-from chimera.draws.seeds import as_seed
 from chimera.fit.mapped import Mapped, as_tensor, in_file, map_npy, pieces
+from chimera.fit.splitting import PARTS, fractions_of, rows_of_parts
 from chimera.paths.notice import ChimeraWarning
 
 Samples = TypeVar("Samples", Tensor, Mapped, Tensor | Mapped)
 Task = Literal["classification", "regression"]
-_SPLIT = 0x73706C6974  # "split": keeps this permutation apart from the members' own
 _MANY_CLASSES = 1000  # above, numbers of which few occur are rather amounts
-_PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Data:
     def sha256(self) -> str:
         """A hash of every tensor with its part, dtype and shape: the same data, the same hash."""
         digest = hashlib.sha256()
-        for name in _PARTS:
+        for name in PARTS:
             part: Part = getattr(self, name)
             for tensor in (part.x, part.y):
                 add_to(digest, name, tensor)
@@ -109,7 +106,7 @@ class Data:
 
     def __repr__(self) -> str:
         what = "regression" if self.classes is None else f"{self.classes} classes"
-        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in _PARTS)
+        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in PARTS)
         shape = list(self.train.x.shape[1:])
         return f"Data({self.name}: {sizes}; a sample of x is {shape}; {what})"
 
@@ -167,13 +164,11 @@ def data(
     if not isinstance(ys, Mapped) and not ys.is_floating_point():
         ys = ys.long()
         classes = _classes(ys)
-    fractions = _fractions(split)
-    ends = _ends(fractions, len(xs))
-    keys = derive(member_keys(as_seed(seed), [0]), _SPLIT)
-    order = permutations(keys, len(xs))[0].to(xs.device)
+    fractions = fractions_of(split)
+    parts = rows_of_parts(fractions, len(xs), seed)
     ys = ys.to(xs.device)
     train, validation, test = (
-        Part(_rows(xs, rows), _rows(ys, rows)) for rows in order.tensor_split(ends)
+        Part(_rows(xs, rows), _rows(ys, rows)) for rows in (part.to(xs.device) for part in parts)
     )
     return Data(
         train=train,
@@ -267,35 +262,6 @@ def _classes(labels: Tensor) -> int:
             stacklevel=4,
         )
     return count
-
-
-def _fractions(split: Sequence[float]) -> tuple[float, float, float]:
-    try:
-        train, validation, test = (float(fraction) for fraction in split)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"split must be three fractions (train, validation, test), got {split!r}"
-        ) from error
-    fractions = (train, validation, test)
-    if not all(fraction > 0 for fraction in fractions):
-        raise ValueError(f"split must leave no part empty: every fraction above 0, got {split!r}")
-    if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        raise ValueError(f"split must sum to 1, got {split!r}, which sums to {sum(fractions):g}")
-    return fractions
-
-
-def _ends(fractions: tuple[float, float, float], samples: int) -> tuple[int, int]:
-    """The ends of the train and the validation part."""
-    train = round(fractions[0] * samples)
-    validation = round((fractions[0] + fractions[1]) * samples)
-    sizes = (train, validation - train, samples - validation)
-    if min(sizes) < 1:
-        name = _PARTS[sizes.index(min(sizes))]
-        raise ValueError(
-            f"split={fractions} of {samples} samples leaves the {name} part empty; "
-            "give more samples or a larger fraction"
-        )
-    return train, validation
 
 
 def _moved(tensor: Samples, device: torch.device, dtype: torch.dtype | None) -> Samples:

@@ -8,16 +8,17 @@ told, nor is what a rank alone knows (its number, its device).
 from __future__ import annotations
 
 import builtins
-import dis
 import functools
 import inspect
 import linecache
 from collections.abc import Iterator
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from chimera.engine.reads import reads_of
 
 _CLASS_CELL = "__class__"
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -40,7 +41,7 @@ def read_by(function: FunctionType) -> Iterator[tuple[str, Any]]:
     defaults = function.__defaults__ or ()
     yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
     yield from sorted((function.__kwdefaults__ or {}).items())
-    for name in _globals_of(code):
+    for name in sorted(reads_of(code).globals):
         value = function.__globals__.get(name, builtins)
         known = value is not builtins and not _is_of_rank(name, value)
         if known and _counts(value, function):
@@ -76,13 +77,6 @@ def lambda_text(function: FunctionType) -> str:
     lines[-1] = lines[-1][:right]
     lines[0] = lines[0][left:]
     return b"".join(lines).decode(errors="replace")
-
-
-@functools.cache
-def _globals_of(code: CodeType) -> tuple[str, ...]:
-    inside = [const for const in code.co_consts if isinstance(const, CodeType)]
-    own = [str(s.argval) for s in dis.get_instructions(code) if s.opname == "LOAD_GLOBAL"]
-    return tuple(dict.fromkeys((*own, *(name for one in inside for name in _globals_of(one)))))
 
 
 def _is_of_rank(name: str, value: Any) -> bool:

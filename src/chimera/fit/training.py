@@ -14,6 +14,7 @@ from chimera.fit.data import Data, Part
 from chimera.fit.evaluate import Figures, ensemble_figure, evaluate
 from chimera.fit.order import batches, order
 from chimera.fit.quarantine import Quarantine
+from chimera.fit.recorded import Recorded
 from chimera.fit.result import Row
 from chimera.fit.settings import Settings
 from chimera.fit.standing import Standing
@@ -78,8 +79,7 @@ class Training:
         self._before_evaluation: list[GroupState] | None = None
         self._drawn: tuple[Any, bytes] | None = None
         self._outside: list[str] = []
-        self._recorded: list[Tensor] = []  # of each epoch [figures, members here]
-        self._whole: list[Tensor] = []  # of all members
+        self._recorded = Recorded(settings.metric.name, len(stack), self.together)
         self._losses = self._no_losses()
 
     def _no_losses(self) -> Tensor:
@@ -94,14 +94,7 @@ class Training:
     @property
     def records(self) -> list[Row]:
         """One record of all members for each complete epoch."""
-        return [self._record(epoch) for epoch in range(1, self.epochs + 1)]
-
-    def _record(self, epoch: int) -> Row:
-        """What an epoch recorded: each figure a list over members."""
-        metric = self.settings.metric.name
-        names = ("train_loss", "validation_loss", f"validation_{metric}")
-        figures = self._whole[epoch - 1].tolist()
-        return {"epoch": epoch, **dict(zip(names, figures, strict=True))}
+        return [self._recorded.row(epoch) for epoch in range(1, self.epochs + 1)]
 
     def epoch(self) -> Row:
         """Trains one epoch, or the rest of one, and gives its record."""
@@ -116,19 +109,17 @@ class Training:
         self._before_evaluation = self._not_trained()
         validation = self.figures(self.data.validation)
         figures = torch.stack([train, validation.loss, validation.metric])
-        figures = self.quarantine.masked(figures).cpu()
-        self._whole.append(self.together.epoch(figures))
+        self._recorded.add(self.quarantine.masked(figures).cpu())
         self._before_evaluation = None
-        self._recorded.append(figures)
         self.epochs, self.batch, self._losses = self.epochs + 1, 0, self._no_losses()
         self._poll()
         self._outside, self._drawn = self._outside or drew(self._drawn), None
-        return self._record(self.epochs)
+        return self._recorded.row(self.epochs)
 
     @property
     def whole_figures(self) -> Tensor:
         """What every complete epoch recorded of all members ``[members, epochs, figures]``."""
-        return _by_member(self._whole, self._whole[0].shape[1] if self._whole else len(self.stack))
+        return self._recorded.whole
 
     def train(self) -> Tensor:
         """One epoch's steps; the mean over samples of the batches' losses, float64 [members]."""
@@ -173,7 +164,7 @@ class Training:
         figures = torch.stack([train.loss, train.metric, test.loss, test.metric])
         found = self.together.figures(self.quarantine.masked(figures).cpu()).tolist()
         train_loss, train_metric, test_loss, test_metric = found
-        _, validation_loss, validation_metric = self._whole[-1].tolist()
+        _, validation_loss, validation_metric = self._recorded.last.tolist()
         columns: dict[str, list[Any]] = {
             "train_loss": train_loss,
             f"train_{metric}": train_metric,
@@ -239,7 +230,7 @@ class Training:
             optimizer=optimizer,
             members=list(stack.members),
             losses=self._losses.to("cpu", copy=True),
-            figures=_by_member(self._recorded, len(stack)),
+            figures=self._recorded.here,
             deaths=list(self.quarantine.deaths.values()),
         )
 
@@ -264,15 +255,9 @@ class Training:
         self.epochs, self.batch = standing.epoch, standing.batch
         self.seconds = standing.train_seconds
         self._losses = standing.losses.to(self._losses.device)
-        figures = standing.figures.permute(1, 2, 0).contiguous()
-        if len(figures) != standing.epoch or standing.batch > self.steps_per_epoch:
+        if standing.batch > self.steps_per_epoch:
             raise ValueError("its figures are not those of the epochs that it counts")
-        self._recorded = list(figures)
-        self._whole = list(
-            self.together.figures(figures.flatten(0, 1)).unflatten(0, (len(figures), 3))
-            if len(figures)
-            else figures
-        )
+        self._recorded.restore(standing.figures, standing.epoch)
 
     def _not_trained(self) -> list[GroupState] | None:
         """What an evaluation may change: all that the members carry but the parameters.
@@ -299,13 +284,6 @@ class Training:
     def restore_modes(self) -> None:
         """Every module's mode as it was."""
         self.stack.set_modes(self.modes)
-
-
-def _by_member(epochs: list[Tensor], members: int) -> Tensor:
-    """Figures of each epoch ``[figures, members]`` as ``[members, epochs, figures]``."""
-    if not epochs:
-        return torch.empty(members, 0, 3, dtype=torch.float64)
-    return torch.stack(epochs).permute(2, 0, 1).contiguous()
 
 
 def synchronize(device: torch.device) -> None:
