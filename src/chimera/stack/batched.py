@@ -111,6 +111,7 @@ def run_batched(
         Undrawable: a draw that has no member axis.
         DrawnOutside: a draw that torch does not know of.
         Swallowed: the module caught an error of what ran as one.
+        Changes: the module changed what is outside of it; that is put back.
         Escaped: the module keeps tensors outside of itself; they are taken out there.
         Held: they cannot be taken out.
         Exception: whatever the call raises, or vmap where it cannot batch.

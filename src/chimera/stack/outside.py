@@ -7,6 +7,7 @@ these: where caches and logs are kept.
 from __future__ import annotations
 
 import copy
+import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable
 from types import CellType, FunctionType, ModuleType
@@ -15,6 +16,7 @@ from typing import Any
 from torch import nn
 
 _CONTAINERS = (dict, OrderedDict, defaultdict, list, deque, set)
+_PLAIN = (bool, int, float, complex, str, bytes)
 _DEPTH = 2  # a dictionary of dictionaries
 _MOST = 10_000  # entries of what is copied
 
@@ -28,6 +30,7 @@ class Outside:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._seen: set[int] = set()
+        self._met: set[int] = set()
         self._names: list[tuple[Any, dict[str, Any]]] = []
         self._contents: list[tuple[Any, Any]] = []
         self._cells: list[tuple[CellType, Any]] = []
@@ -35,10 +38,13 @@ class Outside:
             self._seen.add(id(module))  # puts back what it holds by itself
             for kind in type(module).__mro__:
                 self.note(kind)
+                if _is_users(kind):
+                    self.see(_variables_of(kind))
 
     def meet(self, one: Any) -> None:
         """Take note of a module whose method runs and that is none of the members', as a loss."""
         if isinstance(one, nn.Module) and self._is_new(one):
+            self._met.add(id(one))
             self._names.append((one, dict(one.__dict__)))
             for value in list(one.__dict__.values()):
                 self.note(value)
@@ -84,12 +90,28 @@ class Outside:
         self._cells.append((cell, held))
         self._note(held, depth)
 
+    def changed(self) -> str | None:
+        """What does not hold what it held, in words; None where all does.
+
+        A loss counts its steps, so what it holds itself has no say.
+        """
+        for thing, names in self._names:
+            gone, back = _apart(thing, names)
+            apart = [*gone, *(n for n in back if not _equal(back[n], thing.__dict__.get(n)))]
+            if apart and id(thing) not in self._met:
+                owner = getattr(thing, "__name__", type(thing).__name__)
+                named = isinstance(thing, _Variables)
+                return f"the variable {apart[0]}" if named else f"{owner}.{apart[0]}"
+        if not all(_equal(held, cell.cell_contents) for cell, held in self._cells):
+            return "a variable of an enclosing function"
+        held = (held for held, was in self._contents if not _holds(held, was))
+        return next((f"a {type(one).__name__}" for one in held), None)
+
     def restore(self) -> None:
         """Let everything noted hold what it held."""
         for thing, names in self._names:
             now = thing.__dict__
-            gone = [name for name in now if name not in names and name[:2] != "__"]
-            back = {n: v for n, v in names.items() if now.get(n) is not v and n[:2] != "__"}
+            gone, back = _apart(thing, names)
             if isinstance(thing, type):  # whose dictionary is read alone
                 for name in gone:
                     delattr(thing, name)
@@ -107,6 +129,31 @@ class Outside:
                 (held.update if isinstance(held, dict | set) else held.extend)(was)
 
 
+def _apart(thing: Any, names: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The names that something has now and had not, and those that hold another object.
+
+    Not names of Python's own, nor what an import left.
+    """
+    now = thing.__dict__
+    gone = [
+        name
+        for name, value in now.items()
+        if name not in names and name[:2] != "__" and not isinstance(value, ModuleType)
+    ]
+    return gone, {n: v for n, v in names.items() if now.get(n) is not v and n[:2] != "__"}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two values are the same object, or numbers and texts that are equal."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if type(one) is tuple:
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return type(one) in _PLAIN and bool(one == other)
+
+
 class _Variables:
     """The variables of a file, as attributes."""
 
@@ -118,8 +165,8 @@ def _holds(held: Any, was: Any) -> bool:
     if len(held) != len(was):
         return False
     if isinstance(held, dict):
-        return all(held.get(key, held) is value for key, value in was.items())
-    return all(a is b for a, b in zip(held, was, strict=True))
+        return all(_equal(held.get(key, held), value) for key, value in was.items())
+    return all(map(_equal, held, was))
 
 
 def _is_users(value: Any) -> bool:
@@ -131,3 +178,9 @@ def _is_users(value: Any) -> bool:
     room = str(named.__module__).partition(".")[0]
     plain = room not in ("torch", "builtins", "chimera", "typing", "functools", "collections")
     return plain and ("__dict__" in dir(kind) or isinstance(value, type | FunctionType))
+
+
+def _variables_of(kind: type) -> dict[str, Any]:
+    """The variables of the file that a class is of."""
+    file = sys.modules.get(kind.__module__)
+    return {} if file is None else file.__dict__

@@ -28,7 +28,7 @@ from chimera.stack.rules import rule_of
 from chimera.stack.rules.autocast import autocast_of
 from chimera.stack.shadow import Shadow
 from chimera.stack.single import run_single
-from chimera.stack.witness import Escaped, Swallowed
+from chimera.stack.witness import Changes, Escaped, Swallowed
 
 
 @dataclass(slots=True)
@@ -47,6 +47,7 @@ class Plan:
         seen: shapes and values of inputs with which they do not.
         guarded: the members catch errors of what they compute.
         caught: in how many calls they did, as they ran as one; these ran one by one.
+        changed: how many calls in a row, likewise, changed what is outside of the modules.
         ruled: stack rules run the layers that have one.
         leaves: one by one, the members need parameters that are leaves.
         hooks: one by one, the members hook tensors.
@@ -65,6 +66,7 @@ class Plan:
     seen: set[Any] = field(default_factory=set)
     guarded: bool = False
     caught: int = 0
+    changed: int = 0
     ruled: bool = True
     leaves: bool = False
     hooks: bool = False
@@ -78,6 +80,8 @@ ONLY_MEMBER = "the only member of its structure"
 _MOST_SEEN = 256
 
 _MOST_CAUGHT = 4
+
+_MOST_CHANGED = 2  # a cache is filled once
 
 
 def run(
@@ -126,7 +130,7 @@ def run(
             plan.copies |= parts.changes
             if parts.changes and not parts.copies:
                 raise
-            if isinstance(error, TooManyParts | Escaped):
+            if isinstance(error, TooManyParts | Escaped | Changes):
                 break
         else:
             _learn(plan, parts)
@@ -134,7 +138,9 @@ def run(
             return runs, shadow
     ran = _run_alone(group, call, arguments, key, members, True)
     plan.caught += isinstance(reason, Swallowed)
-    if not isinstance(reason, Swallowed) or plan.caught >= _MOST_CAUGHT:
+    plan.changed += isinstance(reason, Changes)
+    again = isinstance(reason, Swallowed | Changes)
+    if not again or plan.caught >= _MOST_CAUGHT or plan.changed >= _MOST_CHANGED:
         plan.alone = _why(reason)
     return ran
 
@@ -229,6 +235,7 @@ def _learn(plan: Plan, parts: Parts) -> None:
     plan.functions |= parts.replaced > 0
     plan.mended |= parts.mended
     plan.guarded |= parts.guarded
+    plan.changed = 0
     plan.parts = parts.done
     plan.casts |= parts.cast
     plan.ruled = parts.ruled

@@ -38,6 +38,10 @@ class Escaped(Exception):
     """The module keeps tensors of many members outside of itself."""
 
 
+class Changes(Exception):
+    """The module changes what is outside of itself, once for all members at once."""
+
+
 class Witness(TorchFunctionMode):
     """Sees what the operations of a run raise, and with ``thorough`` what outlives it.
 
@@ -105,6 +109,7 @@ class Witness(TorchFunctionMode):
 
         Raises:
             Swallowed: though one of its operations had raised.
+            Changes: it changed what is outside of the module; that is put back.
         """
         error, self._raised = self._raised, None
         if error is not None:
@@ -113,6 +118,8 @@ class Witness(TorchFunctionMode):
                 f"forward catches an error, which may be one member's alone: "
                 f"{type(error).__name__}: {text[:100]}"
             )
+        if self._outside is not None and (what := self._outside.changed()) is not None:
+            raise Changes(f"forward changes what is outside of the module: {what}")
 
     def ended(self, error: BaseException | None) -> None:
         """Nothing of the run is held any more, but by what the module itself keeps.
@@ -126,17 +133,11 @@ class Witness(TorchFunctionMode):
         """
         made, self._made, self._raised = self._made, [], None
         outside, self._outside = self._outside, None
-        if not _alive(made):
-            return
-        while error is not None:
-            error.__traceback__ = None
-            error = error.__cause__ or error.__context__
-        for generation in (0, 1, 2):  # cycles: a function that calls itself holds what it knows
-            if not _alive(made):
-                return
-            gc.collect(generation)
-        where = first_holder(_alive(made))
-        if where is None:  # torch's own, such as what an error of its left behind
+        failed = error is not None
+        where = _holder(made, error) if _alive(made) else None
+        if where is None:
+            if failed and outside is not None:
+                outside.restore()
             return
         if outside is not None:
             outside.restore()
@@ -144,6 +145,18 @@ class Witness(TorchFunctionMode):
         raise Escaped(
             f"forward keeps tensors outside of the module, in {where}: one for all members at once"
         )
+
+
+def _holder(made: list[weakref.ref[Tensor]], error: BaseException | None) -> str | None:
+    """What holds tensors of a run; None where nothing does, or torch alone, as what it raised."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+    for generation in (0, 1, 2):  # cycles: a function that calls itself holds what it knows
+        if not _alive(made):
+            return None
+        gc.collect(generation)
+    return first_holder(_alive(made))
 
 
 def _alive(made: list[weakref.ref[Tensor]]) -> list[Tensor]:
