@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
+from chimera.build.familiar import Familiar
 from chimera.decide.explore import called, hide
 from chimera.paths.nest import map_leaves, tensors_in
 
@@ -76,6 +77,8 @@ class DataFree(TorchFunctionMode):
         """Told the tensors that went into a call, and what came out."""
         self.reads_values = False
         """Whether a shape came from the values of a mask."""
+        self.known: Familiar | None = None
+        """What spares calls whose results are known, where nobody looks at the steps in them."""
         self._written: dict[int, torch.UntypedStorage] = {}
 
     def hidden(self, tensor: torch.Tensor) -> bool:
@@ -116,12 +119,17 @@ class DataFree(TorchFunctionMode):
         if hidden and func in _MULTIPLIED:
             _check_dtypes(args, *_MULTIPLIED[func])
         if not hidden or all(tensor.is_meta for tensor in tensors):
-            result = called(func, args, named)
+            result = self._called(func, args, named)
         else:
             result = self._mixed(func, args, named)
         if self.trace is not None and hidden:
             self.trace(tensors, result)
         return result
+
+    def _called(self, func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if self.known is None:
+            return called(func, args, named)
+        return self.known(called, func, args, named)
 
     def _mixed(self, func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """The call where some tensors have data and some have none."""
@@ -131,7 +139,7 @@ class DataFree(TorchFunctionMode):
             self.reads_values |= index is not args[1]
             args = (args[0], index, *args[2:])
         on_meta_args, on_meta_named = map_leaves(_on_meta, (args, named))
-        result = called(func, on_meta_args, on_meta_named)
+        result = self._called(func, on_meta_args, on_meta_named)
         if func in _WRITES_STATISTICS:
             statistics = (named.get(name) for name in ("running_mean", "running_var"))
             written = tensors_in((args[1:3], *statistics))

@@ -12,6 +12,7 @@ from torch import nn
 
 from chimera.build.adopt import Place, plain_tensors
 from chimera.build.datafree import DataFree, is_uninitialized
+from chimera.build.familiar import Familiar
 from chimera.build.inputs import Inputs, as_inputs
 from chimera.build.lazy import initialize, is_lazy, waiting
 from chimera.build.makers import INPUT, made_by, makers, pass_on
@@ -138,6 +139,7 @@ def _explore(
         _cast(copy, dtype)
         free = DataFree()
         free.trace = pass_on
+        free.known = Familiar() if watch is None else None
         mode.root, mode.hidden = copy, free.hidden
         run = _Run(copy, Recorder(copy, free))
         watching = _watching(watch, copy)

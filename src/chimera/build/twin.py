@@ -128,7 +128,8 @@ def tensors_of(net: nn.Module) -> Iterator[torch.Tensor]:
     seen: set[int] = set()
     for module in net.modules():
         for name, value in module.__dict__.items():
-            if name == "_modules":
+            kind = type(value)
+            if name == "_modules" or kind in _ATOMS or (kind in _EMPTIED and not value):
                 continue
             for tensor in _tensors_in(value):
                 if id(tensor) not in seen:
