@@ -348,6 +348,35 @@ def test_shapes_and_dtypes_must_agree(tmp_path: Path, other, said, strict):
     assert bits(other) == before
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_buffer_that_cannot_be_written_is_told(tmp_path: Path, named: bool):
+    def made():
+        net = nn.Sequential(nn.Linear(2, 2))
+        if named:
+            net.register_buffer("same", torch.ones(1).expand(4))
+        else:  # which no file names
+            net.register_buffer("same", torch.ones(1).expand(4), persistent=False)
+            net.register_buffer("more", torch.ones(2))
+        return net
+
+    net = made()
+    save(net, tmp_path / "net")
+    save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "less")
+    before = bits(into := made())
+    said = "'same' of `into` share memory" if named else r"less: lacks more"
+    with pytest.raises(ch.CheckpointError, match=said) as caught:
+        load(tmp_path / ("net" if named else "less"), into)
+    assert len(str(caught.value).splitlines()) == 1
+    assert bits(into) == before
+
+
+def test_a_lazy_layer_of_other_outputs_is_told_in_a_line(tmp_path: Path):
+    save(nn.Linear(2, 2), tmp_path / "net")
+    with pytest.raises(ch.CheckpointError, match="size mismatch for weight") as caught:
+        load(tmp_path / "net", nn.LazyLinear(3))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_load_that_fails_late_leaves_the_module_as_it_was(tmp_path: Path):
     net = nn.ModuleList([nn.Linear(2, 2), nn.LazyLinear(2), Extra("planted")])
     net[1](torch.ones(1, 3))

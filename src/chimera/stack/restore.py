@@ -84,7 +84,8 @@ def restore(
         try:
             result = module.load_state_dict(state, strict=False)
         except RuntimeError as error:
-            raise CheckpointError(f"{path}: cannot be loaded: {error}") from error
+            said = " ".join(str(error).split())
+            raise CheckpointError(f"{path}: cannot be loaded: {said}") from error
         with torch.no_grad():
             for name, tensor in outside.items():
                 homes[name].copy_(tensor)
@@ -111,6 +112,11 @@ def _check_fit(own: dict[str, Any], state: dict[str, Any], path: Path) -> None:
                 "tensors have no values; make it on a device that has memory, or give it some: "
                 "into.to_empty(device='cpu')"
             )
+        if isinstance(mine, Tensor) and _is_expanded(mine):
+            raise CheckpointError(
+                f"{path}: cannot be loaded: elements of {name!r} of `into` share memory, as "
+                "expand() makes them; make it a tensor of its own: .clone()"
+            )
         if isinstance(mine, Tensor) != isinstance(new, Tensor):
             wrong.append(f"{name!r} is {_said(new)} in the file and {_said(mine)} in `into`")
         elif not isinstance(mine, Tensor):
@@ -120,6 +126,14 @@ def _check_fit(own: dict[str, Any], state: dict[str, Any], path: Path) -> None:
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise CheckpointError(f"{path}: does not fit: {'; '.join(sorted(wrong)[:3])}{more}")
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    """Whether elements share memory, so that none can be written."""
+    if is_lazy(tensor) or tensor.layout is not torch.strided:
+        return False
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    return tensor.numel() > 0 and any(size > 1 and not stride for size, stride in pairs)
 
 
 def _said(value: Any) -> str:
@@ -178,7 +192,7 @@ def _unchanged_on_failure(module: nn.Module) -> Iterator[None]:
             tensor.__class__ = was
             if value is None:
                 tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-            else:
+            elif not _is_expanded(tensor):
                 tensor.data.copy_(value)
         raise
 
