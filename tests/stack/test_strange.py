@@ -332,3 +332,18 @@ class AsksViews(Base):
 @pytest.mark.parametrize("kind", [Resizes, AsksViews])
 def test_answers_of_memory(agree, members, kind):
     agree(members(kind, 4), ch.each(X))
+
+
+class Leaks(Base):
+    """Outside of training its slope is one number, which must not be rounded to float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.leak = nn.RReLU()
+
+    def forward(self, x):
+        return self.leak(self.layer(x)) + F.rrelu(self.layer(x), 0.1, 0.3)
+
+
+def test_a_slope_in_float64(agree, members):
+    agree([net.eval() for net in members(Leaks, 4)], ch.each(X), tolerance=1e-14, steps=1)

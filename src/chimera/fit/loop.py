@@ -20,7 +20,7 @@ from chimera.fit.opened import opened
 from chimera.fit.optimizers import OptimizerClass
 from chimera.fit.outputs import check_output
 from chimera.fit.over_ranks import OverRanks, agree
-from chimera.fit.prepare import Members, float_dtype, prepare
+from chimera.fit.prepare import Members, check_writable, float_dtype, prepare
 from chimera.fit.result import Result, Row
 from chimera.fit.run_directory import Resume, RunDirectory
 from chimera.fit.settings import check_progress, checked
@@ -133,6 +133,8 @@ def fit(
         given = (data, loss, metric, optimizer, epochs, batch_size, seed, clip, engine, memory)
         settings = checked(*given)
         whole = prepare(modules, data, settings.seed, device if ranks is None else None)
+        if out is not None:
+            check_writable(whole)
         placed = data.to(whole.device, float_dtype(whole))
         if loss is None or metric is None:
             for position in first_of_groups(whole):

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from chimera.build import build
 from chimera.draws.seeds import derive
 from chimera.fit.data import Data
+from chimera.optim.groups import member_path
 from chimera.paths.arguments import as_device
 from chimera.stack import Stack
 
@@ -34,6 +35,21 @@ def prepare(modules: Members, data: Data, seed: int, device: str | torch.device 
     else:
         stack = Stack(_members(modules, data, seed), seed=seed)
     return stack if place is None else stack.to(place)
+
+
+def check_writable(stack: Stack) -> None:
+    """Refuse members that no file of a run can hold.
+
+    Raises:
+        ValueError: a buffer of theirs is sparse.
+    """
+    for entry, buffer in stack.named_buffers():
+        if buffer.layout != torch.strided:
+            raise ValueError(
+                f"out= writes the members down, and {member_path(entry)} is sparse, which no file "
+                "holds; keep it dense and make it sparse in forward by .to_sparse(), or leave out "
+                "out="
+            )
 
 
 def float_dtype(stack: nn.Module) -> torch.dtype | None:

@@ -92,6 +92,12 @@ class Carried:
 
     def _take(self, index: int, plans: dict[str, dict[str, Any]], parameters: bool) -> GroupState:
         group = self.stack._groups[index]
+        for slot, tensor in zip(group.slots, group.tensors(), strict=True):
+            if tensor.layout != torch.strided:
+                raise Uncarriable(
+                    f"{slot.path}: a sparse tensor cannot be written down; keep it dense, and make "
+                    "it sparse in forward by .to_sparse()"
+                )
         held = zip(group.names(), group.tensors(), strict=True)
         state = GroupState(
             members=[self.stack.members[position] for position in group.positions],

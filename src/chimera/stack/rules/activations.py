@@ -24,7 +24,9 @@ def rrelu(
         drawn = torch.rand(input.shape, dtype=input.dtype, device=input.device)
         slopes = torch.where(input <= 0, drawn * (upper - lower) + lower, 1)
     else:
-        slopes = torch.where(input <= 0, (lower + upper) / 2, 1)
+        # Of two numbers, torch.where makes a tensor of the default dtype.
+        slope = torch.full((), (lower + upper) / 2, dtype=input.dtype, device=input.device)
+        slopes = torch.where(input <= 0, slope, 1)
     result = input * slopes
     return input.copy_(result) if inplace else result
 
