@@ -321,3 +321,33 @@ def test_a_lazy_network_that_does_not_fit_is_a_finding():
     net = nn.Sequential(nn.LazyLinear(8), nn.Linear(4, 2))
     rules = {finding.rule for finding in ch.check(net, ch.spec("batch", 5))}
     assert "does-not-run" in rules
+
+
+def test_complex_parameters_are_compared():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Parameter(torch.randn(5, 3, dtype=torch.complex64))
+            self.other = nn.Parameter(self.one.detach().clone())
+
+        def forward(self, x):
+            return ((x @ self.one) * (x @ self.other)).abs()
+
+    findings = ch.check(Net, ch.spec("batch", 5, dtype=torch.complex64))
+    assert [(f.rule, f.severity) for f in findings] == [("equal-instances", "warning")]
+
+
+def test_a_loop_on_its_own_numbers_that_never_ends_is_found_once():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("turns", torch.tensor(0.0))
+
+        def forward(self, x):
+            while self.turns < 1:
+                self.turns = self.turns + 0
+            return x
+
+    found = [f for f in ch.check(Net, ch.spec("batch", 5)) if f.rule == "does-not-run"]
+    assert [f.severity for f in found] == ["warning"]
+    assert "comes to no end" in found[0].message

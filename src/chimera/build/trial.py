@@ -22,7 +22,7 @@ from chimera.build.record import Call, Recorder, specified
 from chimera.build.spec import Spec, resolutions
 from chimera.build.twin import replica, twin
 from chimera.decide.ending import not_exiting
-from chimera.decide.explore import LIMIT, Condition, Explorer, boundary
+from chimera.decide.explore import LIMIT, Condition, DidNotEnd, Explorer, boundary
 from chimera.draws.seeds import derive, forked
 from chimera.paths.hooks import without_hooks_of_all
 from chimera.paths.notes import point
@@ -81,6 +81,8 @@ def try_shapes(
     for sizes in resolutions(specs, taken):
         try:
             return _explore(net, shapes, dtype, sizes, watch)
+        except DidNotEnd:  # it would take as long for other sizes
+            raise
         except Exception as error:  # noqa: BLE001  (other sizes may pass; else it is raised)
             first = first or error
     assert first is not None

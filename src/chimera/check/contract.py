@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chimera.build.builder import build
 from chimera.build.inputs import Inputs, as_specified
 from chimera.build.modes import modes_restored
 from chimera.build.spec import Spec
@@ -35,7 +34,8 @@ from chimera.check.duties import (
     registered,
 )
 from chimera.check.experiment import LARGEST, Experiment, called, count, quiet
-from chimera.check.given import again, asking, specified
+from chimera.check.given import again, asking
+from chimera.check.tried import build_on
 from chimera.decide.ending import not_exiting
 from chimera.decide.explore import DataNeeded, DidNotEnd
 from chimera.draws.seeds import forked
@@ -207,13 +207,14 @@ def _not_run(takes: Duty) -> tuple[Duty, Duty, Duty]:
 def _by_shapes(context: Context, net: nn.Module, inputs: Inputs) -> tuple[Duty, Duty, Duty]:
     """Of a network that no numbers are run through: what shapes tell."""
     error = context.failure
-    if context.trial is not None and error is None:
+    if error is None or isinstance(error, DataNeeded):
         try:
-            build(replica(net), inputs.map(specified), seed=0)
+            build_on(replica(net), inputs, context.trial.sizes if context.trial else None)
         except Exception as raised:  # noqa: BLE001 - what keeps it from being run
             error = raised
     if error is not None:
-        done = None if isinstance(error, (DataNeeded, DidNotEnd)) else False
+        surely = error is context.failure and not isinstance(error, (DataNeeded, DidNotEnd))
+        done = False if surely or context.trial is not None else None
         return _not_run(Duty(TAKES, done, failed(error)))
     assert context.trial is not None
     large = count(net) > LARGEST

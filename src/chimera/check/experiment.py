@@ -36,6 +36,7 @@ class Experiment:
         free: whether the specification names the first axis of an input.
         numbers: what was put in the places of specifications, in words; empty for examples.
         failure: what a run raised that failed, once it was asked for.
+        backward: what the backward pass of ``gradients`` raised.
         usual: the experiment on the numbers that are tried first, where those of this one were
             taken because the network is not finite, or does not run, on them.
     """
@@ -49,6 +50,7 @@ class Experiment:
         self.numbers = numbers
         self.failure: Exception | None = None
         self.usual: Experiment | None = None
+        self.backward: Exception | None = None
         self._endless: DidNotEnd | None = None
         self._of_rows: dict[int, tuple[Tape, Exception | None]] = {}
 
@@ -134,9 +136,13 @@ class Experiment:
                 return None
             with quiet():
                 weights = [torch.randn_like(end) for end in ends]
-                found = torch.autograd.grad(
-                    ends, list(named.values()), weights, allow_unused=True, retain_graph=False
-                )
+                try:
+                    found = torch.autograd.grad(
+                        ends, list(named.values()), weights, allow_unused=True, retain_graph=False
+                    )
+                except Exception as error:
+                    self.backward = error
+                    raise
             return dict(zip(named, found, strict=True))
 
         return attempted(differentiated)

@@ -33,7 +33,7 @@ def made(
         with quiet():
             built = replica(net) if isinstance(net, nn.Module) else net()
             if any(map(waits, (*built.parameters(), *built.buffers()))):
-                _build(built, inputs, sizes)
+                build_on(built, inputs, sizes)
             if count(built) > LARGEST:
                 return None
             if any(tensor.is_meta for tensor in (*built.parameters(), *built.buffers())):
@@ -52,7 +52,7 @@ def made(
     return attempted(prepared)
 
 
-def _build(net: nn.Module, inputs: Inputs, sizes: Mapping[str, int] | None) -> None:
+def build_on(net: nn.Module, inputs: Inputs, sizes: Mapping[str, int] | None) -> None:
     """Give lazy modules their parameters: by shapes, or by numbers where shapes do not do."""
     try:
         build(net, inputs.map(specified), seed=0)

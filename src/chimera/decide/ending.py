@@ -1,7 +1,7 @@
 """What a run on trial may not do: go on without an end, or end the process.
 
 A loop that real data would end (``while error > tolerance``) may have no end on random numbers.
-Under ``Ending`` a run that asks ``ENDLESS`` conditions or numbers of data, or that calls torch when
+Under ``Ending`` a run that asks ``MOST`` conditions or numbers of data, or that calls torch when
 ``LONGEST`` seconds are over, raises ``DidNotEnd``. Under ``not_exiting`` a ``sys.exit()`` raises
 ``Exited``; ``KeyboardInterrupt`` passes.
 """
@@ -13,10 +13,12 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from chimera.decide.explore import CONDITIONS, ENDLESS, MANY, NUMBERS, DidNotEnd, hide, where
+from chimera.decide.explore import CONDITIONS, NUMBERS, DidNotEnd, hide, where
 
 hide(__file__)
 
+MOST = 2_000
+"""The most conditions or numbers of data that a run on trial asks."""
 LONGEST = 60.0
 """Seconds after which a run on trial is ended."""
 
@@ -34,8 +36,8 @@ class Ending(TorchFunctionMode):
     ) -> Any:
         if func in CONDITIONS or func in NUMBERS:
             self._asked += 1
-        if self._asked > ENDLESS:
-            raise DidNotEnd(MANY, *where())
+        if self._asked > MOST:
+            raise DidNotEnd(f"{MOST:,} conditions or numbers of data", *where())
         if time.monotonic() > self._until:
             raise DidNotEnd(f"{LONGEST:g} s of calls of torch", *where())
         return func(*args, **(kwargs or {}))

@@ -34,7 +34,6 @@ _PATIENCE = 32
 _AVOIDING = 16
 ENDLESS = 10_000
 """A run that asks as many conditions or numbers of data is taken for one without an end."""
-MANY = f"{ENDLESS:,} conditions or numbers of data"
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 CONDITIONS = {
@@ -173,7 +172,7 @@ class Exploring(TorchFunctionMode):
                 self.reads_values = True
                 self._known += 1
                 if self._known > ENDLESS:
-                    raise DidNotEnd(MANY, *where())
+                    raise DidNotEnd(f"{ENDLESS:,} conditions or numbers of data", *where())
             elif func in CONDITIONS:
                 return self._decide(func, args, named)
             else:
@@ -196,7 +195,8 @@ class Exploring(TorchFunctionMode):
         self._explorer.conditions.setdefault(place, condition)
         self._asked[place] += 1
         if self._asked.total() > ENDLESS:
-            raise DidNotEnd(MANY, condition.file, condition.line)
+            asked = f"{ENDLESS:,} conditions of data"
+            raise DidNotEnd(asked, condition.file, condition.line)
         outcome = self._explorer.decide(place, self._asked[place])
         self.last = place, outcome
         return outcome

@@ -31,7 +31,7 @@ def _name(row: Row) -> str:
 
 def _totals(report: Figures) -> Iterator[str]:
     for what, figures in ending(report):
-        yield f"- {what}: {figures}"
+        yield f"- {what}: {figures}" if what else f"  ({figures})"
 
 
 def _findings(report: Figures) -> Iterator[str]:

@@ -74,6 +74,7 @@ def ending(report: Figures) -> list[tuple[str, str]]:
     if report.sizes:
         sizes = ", ".join(f"{name} = {number}" for name, number in report.sizes.items())
         said.append(("free axes", f"figures are for {sizes}"))
+        said.append(("", "made-up sizes: figures for others come with a number in their place"))
     if report.findings:
         said.append(("findings", counted(report.findings)))
     return said

@@ -18,7 +18,10 @@ def find(context: Context) -> Iterable[Place]:
     trial, error = context.trial, context.failure
     # What needs data cannot be told from shapes: that is no mistake.
     if trial is None and error is not None and not isinstance(error, DataNeeded):
-        yield _place(error, f"on {context.spec}", "error")
+        if isinstance(error, DidNotEnd):
+            yield _endless(error, f"on {context.spec}", "warning")
+        else:
+            yield _place(error, f"on {context.spec}", "error")
         return
     experiment = context.experiment
     if experiment is None or (experiment.evaluation and experiment.training):

@@ -50,8 +50,10 @@ def _equal(net: nn.Module) -> Iterable[Place]:
                 continue
             seen.add(id(p))
             # An identity matrix or a constant is written, not drawn.
-            if 2 * values.unique().numel() > values.numel():
-                key = (p.shape, p.dtype, float(values.double().sum()), float(values.flatten()[0]))
+            numbers = torch.view_as_real(values) if values.is_complex() else values
+            if 2 * numbers.unique().numel() > numbers.numel():
+                start = float(numbers.flatten()[0])
+                key = (p.shape, p.dtype, float(numbers.double().sum()), start)
                 groups.setdefault(key, []).append((join(path, name), p))
     said: set[str] = set()
     for same in groups.values():

@@ -26,8 +26,13 @@ def find(context: Context) -> Iterable[Place]:
     experiment = context.experiment
     if experiment is None or experiment.training is None:
         return
+    kinds = {path: type(module) for path, module in context.paths}
     # float(x), int(x), np.asarray(x), and what other functions do.
     for op in experiment.training.ops:
+        if op.path in kinds and kinds[op.path].__module__.startswith(
+            "torch.nn."
+        ):  # what torch's own layers do
+            continue
         if op.name in LEAVING and op.line is not None and (op.file, op.line) not in said:
             said.add((op.file, op.line))
             file = context.sources.file(op.file or "")
@@ -47,6 +52,7 @@ def _written(context: Context) -> Iterable[Place]:
     for path, method in context.running():
         if any(_is_no_gradient(part) for part in method.node.decorator_list):
             continue
+        lengths = _lengths(method.node)
         for node in _with_gradients(method.node):
             if isinstance(node, ast.Attribute) and node.attr == "data" and _is_read(method, node):
                 yield Place(
@@ -58,6 +64,8 @@ def _written(context: Context) -> Iterable[Place]:
                     mend="Use .detach(), which autograd watches, if no gradient is meant to pass.",
                 )
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                if id(node) in lengths:
+                    continue
                 name = node.func.attr
                 if name in _METHODS and not node.args and not node.keywords:
                     severity, mend = _METHODS[name]
@@ -70,6 +78,13 @@ def _written(context: Context) -> Iterable[Place]:
                         severity,
                         mend=mend,
                     )
+
+
+def _lengths(node: ast.AST) -> set[int]:
+    """What ``pack_padded_sequence`` takes: its lengths are to be on the CPU."""
+    calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+    packing = [c for c in calls if ast.unparse(c.func).endswith("pack_padded_sequence")]
+    return {id(a) for c in packing for a in (*c.args[1:2], *(k.value for k in c.keywords))}
 
 
 def _with_gradients(node: ast.AST) -> Iterator[ast.AST]:

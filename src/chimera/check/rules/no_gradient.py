@@ -20,6 +20,16 @@ def find(context: Context) -> Iterable[Place]:
     yield from _frozen(experiment.net)
     trained = [name for name, p in experiment.net.named_parameters() if p.requires_grad]
     found = experiment.gradients
+    if experiment.backward is not None:
+        error = experiment.backward
+        yield Place(
+            "",
+            f"no gradient reaches any parameter: the backward pass raises {type(error).__name__}: "
+            f"{error}",
+            severity="error",
+            mend="Change nothing in place that a gradient needs: h = h + 1 in the place of h += 1.",
+        )
+        return
     missed = [name for name in trained if found is None or found.get(name) is None]
     # Those that nothing reads are the business of never-called.
     used = [name for name in missed if tape.state[name].readers]
