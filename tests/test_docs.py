@@ -35,8 +35,7 @@ def run(line: str) -> str:
     words = shlex.split(line)
     if words[0] != "chimera":
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        # With buffers a process writes its line at once: those of two never run into each other.
-        environment = os.environ | {"PATH": path, "PYTHONUNBUFFERED": ""}
+        environment = os.environ | {"PATH": path}
         done = subprocess.run(
             line, shell=True, capture_output=True, text=True, check=True, env=environment
         )
