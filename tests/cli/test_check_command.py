@@ -224,19 +224,34 @@ class TestHostilePrograms:
         (here / "nothing.py").write_bytes(b"\xff\xfe\x00")
 
     @pytest.mark.parametrize(
-        ("source", "told"),
+        ("source", "told", "place"),
         [
-            ("hostile.py:Ends", "line 11 (SystemExit: 3)"),
-            ("hostile.py:EndsEarly", "line 16 (SystemExit: done)"),
-            ("nothing.py:Net", "nothing.py does not import: SyntaxError"),
+            ("hostile.py:Ends", "SystemExit(3)", "hostile.py:11"),
+            ("hostile.py:EndsEarly", "SystemExit('done')", "hostile.py:16"),
         ],
     )
-    def test_what_ends_the_program_is_one_line(
-        self, command: str, source: str, told: str, capsys: pytest.CaptureFixture[str]
+    def test_what_ends_the_program_is_a_finding_or_one_line(
+        self, command: str, source: str, told: str, place: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main([command, source, "--input", "2,4"]) == 2
+        code = main([command, source, "--input", "2,4"])
         captured = capsys.readouterr()
-        assert told in captured.err
+        said = captured.out if command == "check" else captured.err
+        assert told in said
+        assert place in said
+        if command == "check":
+            assert code == 1
+            assert captured.err == ""
+        else:
+            assert code == 2
+            assert captured.err.count("\n") == 1
+            assert captured.out == ""
+
+    def test_what_does_not_import_is_one_line(
+        self, command: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([command, "nothing.py:Net", "--input", "2,4"]) == 2
+        captured = capsys.readouterr()
+        assert "nothing.py does not import: SyntaxError" in captured.err
         assert captured.err.count("\n") == 1
         assert captured.out == ""
 

@@ -19,7 +19,7 @@ from chimera.check.finding import Finding, in_order
 from chimera.check.ignore import ignored
 from chimera.check.places import Places
 from chimera.check.rule import Rule, all_rules
-from chimera.decide.ending import not_exiting
+from chimera.decide.ending import Exited, not_exiting
 from chimera.draws.seeds import forked
 
 
@@ -66,7 +66,8 @@ def check(
     with modes_restored():
         context, failure = _context(module, inputs, loss)
         found = looked(context, left_out)
-    explained = any(finding.severity == "error" for finding in found)
+    worst = any(finding.severity == "error" for finding in found)
+    explained = worst and not isinstance(context.refused, Exited)
     if failure is not None and not explained and _CONSTRUCTOR not in left_out:
         found.append(failure)
     return in_order(found)
