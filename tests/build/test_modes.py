@@ -87,3 +87,8 @@ def test_all_of_them_are_put_back():
         torch.set_default_device("meta")
         assert all(one != other for one, other in zip(before, state(), strict=True))
     assert state() == before
+
+
+def test_no_device_is_left_set_where_none_was():
+    ch.build(InForward(), ch.spec("batch", 4))
+    assert not torch.overrides._get_current_function_mode_stack()

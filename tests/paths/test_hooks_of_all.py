@@ -46,3 +46,28 @@ def test_other_threads_keep_theirs_and_one_set_inside_fires():
     layer(x)
     assert seen == ["outer", "inner"]
     assert not hooks_of_all()
+
+
+def test_threads_that_leave_in_the_order_in_which_they_came():
+    seen = []
+    handle = register_module_forward_hook(lambda *_: seen.append(threading.get_ident()))
+    entered, left, layer = threading.Event(), threading.Event(), nn.Linear(2, 2)
+
+    def second():
+        with without_hooks_of_all():
+            entered.set()
+            left.wait(60)
+            layer(torch.ones(1, 2))
+
+    thread = threading.Thread(target=second)
+    try:
+        with without_hooks_of_all():
+            thread.start()
+            entered.wait(60)
+        layer(torch.ones(1, 2))
+        left.set()
+        thread.join(60)
+        layer(torch.ones(1, 2))
+    finally:
+        handle.remove()
+    assert seen == [threading.get_ident()] * 2

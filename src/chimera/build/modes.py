@@ -22,7 +22,8 @@ def modes_restored() -> Iterator[None]:
         torch.set_grad_enabled(grad)
         torch.autograd.set_detect_anomaly(anomaly, nan)
         if torch.get_default_device() != device:
-            torch.set_default_device(device)
+            # One that is set takes part in every call of torch: none is, where it is the CPU.
+            torch.set_default_device(None if device == torch.device("cpu") else device)
         if torch.get_float32_matmul_precision() != precision:
             torch.set_float32_matmul_precision(precision)
         if (

@@ -1,6 +1,5 @@
 """Trying a network out, on a copy: its shapes, call by call, and what its forward does to it."""
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -21,6 +20,7 @@ from chimera.build.onlookers import may_need_data
 from chimera.build.record import Call, Recorder, specified
 from chimera.build.spec import Spec, resolutions
 from chimera.build.twin import replica, twin
+from chimera.build.uncompiled import uncompiled
 from chimera.decide.ending import not_exiting
 from chimera.decide.explore import LIMIT, Condition, DidNotEnd, Explorer, boundary
 from chimera.draws.seeds import derive, forked
@@ -196,8 +196,7 @@ class _Run:
             stack.enter_context(forked(derive(0, "trial")))
             stack.enter_context(modes_restored())
             stack.enter_context(without_hooks_of_all())
-            if "torch._dynamo" in sys.modules:
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(uncompiled())
             for mode in modes:
                 stack.enter_context(mode)
             try:

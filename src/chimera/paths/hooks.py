@@ -23,23 +23,40 @@ def hooks_of_all() -> bool:
 def without_hooks_of_all() -> Iterator[None]:
     """Hooks on all modules stay out of what this thread runs; those set inside fire."""
     me = threading.get_ident()
-    held = [(table, key, hook) for table in _OF_ALL for key, hook in table.items()]
-    muted = [_silent(hook, me) for _, _, hook in held]
-    for (table, key, _), instead in zip(held, muted, strict=True):
-        table[key] = instead
+    with _lock:
+        held = [(table, key, _muted(table, key)) for table in _OF_ALL for key in table]
+        for _, _, muted in held:
+            muted.threads.append(me)
     try:
         yield
     finally:
-        for (table, key, hook), instead in zip(held, muted, strict=True):
-            if table.get(key) is instead:  # it was not removed meanwhile
-                table[key] = hook
+        with _lock:
+            for table, key, muted in held:
+                muted.threads.remove(me)
+                # Another thread may still be inside, or it was removed meanwhile.
+                if not muted.threads and table.get(key) is muted:
+                    table[key] = muted.hook
 
 
-def _silent(hook: Callable[..., Any], thread: int) -> Callable[..., Any]:
-    def instead(*args: Any, **kwargs: Any) -> Any:
-        return None if threading.get_ident() == thread else hook(*args, **kwargs)
+_lock = threading.Lock()
 
-    return instead
+
+class _Muted:
+    """A hook that some threads do not fire."""
+
+    def __init__(self, hook: Callable[..., Any]) -> None:
+        self.hook = hook
+        self.threads: list[int] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return None if threading.get_ident() in self.threads else self.hook(*args, **kwargs)
+
+
+def _muted(table: dict[int, Any], key: int) -> _Muted:
+    if not isinstance(table[key], _Muted):
+        table[key] = _Muted(table[key])
+    found: _Muted = table[key]
+    return found
 
 
 def any_hooks(tensors: Iterable[Tensor]) -> bool:
