@@ -54,6 +54,8 @@ class Trial:
     """Whether the run read numbers or conditions from tensors of the network that have data."""
     failed: Exception | None = None
     """What the failing run that came furthest raised, where others passed."""
+    in_vain: set[str] = field(default_factory=set)
+    """The paths that only failing runs reached."""
 
 
 def try_shapes(
@@ -168,6 +170,7 @@ def _explore(
         if is_lazy(module) and path in found.calls:
             initialize(module, without_data(found.calls[path].inputs))
     for recorder in failed:
+        found.in_vain |= recorder.calls.keys() - found.calls.keys()
         for path in found.calls.keys() & recorder.calls.keys():
             found.calls[path].learn(recorder.calls[path].origins)
     found.failed = None if furthest is None else furthest.error

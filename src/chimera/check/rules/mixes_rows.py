@@ -25,8 +25,8 @@ def find(context: Context) -> Iterable[Place]:
         return
     one, other = experiment.another_row
     rows = experiment.rows
-    if [op.name for op in one.ops] != [op.name for op in other.ops]:
-        return
+    if _way(one) != _way(other):
+        return  # another branch was taken: what changed is the choice
     pairs = list(zip(one.outputs, other.outputs, strict=True))
     if not any(_changed(a, b) for a, b in pairs if a.shape[:1] == (rows,)):
         return
@@ -49,6 +49,15 @@ def find(context: Context) -> Iterable[Place]:
             "does",
             severity=severity,
         )
+
+
+def _way(tape: Tape) -> list[tuple[object, ...]]:
+    """Which operations ran, where, and on which parameters and buffers."""
+    names = {value: name for name, value in tape.state.items()}
+    return [
+        (op.name, op.path, op.file, op.line, *(names.get(value) for value in op.inputs))
+        for op in tape.ops
+    ]
 
 
 def _changed(one: Value, other: Value) -> bool:
