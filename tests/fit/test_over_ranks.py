@@ -110,6 +110,23 @@ with open(f"{FOLDER}/{RANK}.json", "w") as file:
     assert_close(alone, ended.said[0])
 
 
+def test_a_recurrent_member_alone_on_its_rank_is_sent_to_the_other(ranks: Any) -> None:
+    code = """
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru, self.out = nn.GRU(2, 3, batch_first=True), nn.Linear(3, 3)
+    def forward(self, x):
+        return self.out(self.gru(x.view(-1, 2, 2))[0][:, -1])
+nets = [net.double() for net in ch.instances(Recurrent, 2, seed=0)]
+result = ch.fit(nets, data, epochs=2)
+"""
+    (alone,) = ranks.run(RUN + code + TELL, 1).said
+    ended = ranks.run(RUN + code + TELL, 2)
+    assert ended.codes == [0, 0], ended.err
+    assert_close(alone, ended.said[1])
+
+
 def test_more_ranks_than_members_leave_some_idle_and_say_so(ranks: Any) -> None:
     fit = """
 import warnings

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chimera.engine.places import DERIVED, GONE, Places
+from chimera.engine.places import GONE, Places
+from chimera.paths.structure import DERIVED
 from chimera.paths.version import unchanged, version
 
 

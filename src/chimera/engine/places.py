@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from chimera.engine.reads import is_installed, reads_of
 from chimera.paths.hooks import hook_tables
-from chimera.paths.structure import is_internal
+from chimera.paths.structure import DERIVED, is_internal
 from chimera.paths.walk import join, registered
 
 GONE = object()
@@ -40,8 +40,6 @@ GONE = object()
 # More values than this in one container are not looked at before every step.
 MOST_VALUES = 4096
 MOST_BYTES = 4096
-# torch's RNNs list their parameters there, again after a change.
-DERIVED = frozenset({"_flat_weights", "_flat_weight_refs"})
 PLAIN: tuple[type, ...] = (
     *(bool, int, float, complex, str, bytes, type(None), type(Ellipsis), enum.Enum, slice, range),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),

@@ -20,11 +20,12 @@ from chimera.fit.quarantine import Death
 from chimera.fit.standing import Standing
 from chimera.stack.assemble import assemble, rows
 from chimera.stack.carry import GroupState
+from chimera.stack.encoded import from_tree
 from chimera.stack.members import runs
 from chimera.store import CheckpointError, TensorFile, write_tensors
 from chimera.store.plain import read_json
 
-_FORMAT = 1
+_FORMAT = 2
 _STATE = "state.json"
 _MOST = 1 << 30
 _MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
@@ -218,6 +219,10 @@ def _state(source: _Source) -> GroupState:
     own = [(module, name, list(values)) for module, name, values in said["own"]]
     if any(len(values) != len(source.members) for _, _, values in own):
         raise ValueError("an attribute has not one value a member")
+    for tree in (value for *_, values in own for value in values):
+        from_tree(tree)
+    for *_, tree in said["attributes"]:
+        from_tree(tree)
     return GroupState(
         members=source.members,
         tensors=source.of("carried"),

@@ -25,6 +25,8 @@ from chimera.paths.walk import join
 
 _NOTHING = object()
 _INTERNAL = frozenset(nn.Module().__dict__)
+# torch's RNNs list their parameters there, again after a change.
+DERIVED = frozenset({"_flat_weights", "_flat_weight_refs"})
 HOOKS = tuple(sorted(name for name in _INTERNAL if name.endswith("_hooks")))
 _CALLED = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -16,10 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from chimera.engine.places import DERIVED
 from chimera.paths.nest import flatten, leaf_names
 from chimera.paths.notice import ChimeraWarning
-from chimera.paths.structure import own_attributes
+from chimera.paths.structure import DERIVED, own_attributes
 from chimera.paths.walk import join
 
 

@@ -2,8 +2,8 @@
 
 That is every stacked tensor (those that ``state_dict`` forgets, too), the attributes that calls
 changed, and what the stack found out about how to run. Numbers, texts and containers of them are
-followed; an object of which JSON says nothing is followed by its identity, and one that was
-replaced cannot be carried.
+followed, and come back as the same types; an object that no file can say is followed by its
+identity, and one that was replaced cannot be carried.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from chimera.paths.shared import Links, shared
-from chimera.paths.structure import own_attributes
+from chimera.paths.structure import DERIVED, own_attributes
 from chimera.paths.walk import join
 from chimera.stack.choices import choices, choose
 from chimera.stack.contents import as_text
-from chimera.stack.encoded import as_json
+from chimera.stack.encoded import as_tree, from_tree
 from chimera.stack.group import Group, twin
 from chimera.stack.hidden import moving
 from chimera.stack.own import link_written
@@ -47,8 +47,9 @@ class GroupState:
         tensors: by name below the group, ``[members of the group, ...]``.
         new: tensors that calls made in places that had none: module index, kind, name, whether
             ``state_dict`` holds it, and its name in ``tensors``.
-        attributes: attributes that calls changed and that are the same for all members.
-        own: attributes that differ between members, one value a member.
+        attributes: attributes that calls changed and that are the same for all members; values
+            are trees of ``as_tree``.
+        own: attributes that differ between members, one such tree a member.
         plans: by the kind of call, how it runs.
     """
 
@@ -74,7 +75,7 @@ class Carried:
         """A copy on the CPU, one for each group; without ``parameters`` of the rest alone.
 
         Raises:
-            Uncarriable: an attribute changed to what JSON cannot say.
+            Uncarriable: an attribute changed to what no file can say.
         """
         plans = choices(self.stack)
         return [self._take(index, plans[index], parameters) for index in range(len(plans))]
@@ -141,12 +142,12 @@ class Carried:
             if (module, kind, name) not in known:
                 _make(group, (module, name), kind, persistent, state.tensors[stacked])
         for module, name, value in state.attributes:
-            group.reading.modules[module][1].__dict__[name] = value
+            group.reading.modules[module][1].__dict__[name] = from_tree(value)
         for module, name, values in state.own:
             held = group.reading.modules[module][1].__dict__
             first = group.own.get((module, name), [held.get(name)] * len(group))
             group.own[module, name] = [
-                start if value is INITIAL else value
+                start if value is INITIAL else from_tree(value)
                 for value, start in zip(values, first, strict=True)
             ]
             held.setdefault(name, None)
@@ -172,7 +173,12 @@ class Carried:
 
 
 def _links(group: Group) -> Links:
-    return shared([own_attributes(module) for _, module in group.reading.modules])
+    return shared([_written(module) for _, module in group.reading.modules])
+
+
+def _written(module: nn.Module) -> dict[str, Any]:
+    """The attributes that a module's own code writes, less what recurrent layers derive."""
+    return {name: value for name, value in own_attributes(module).items() if name not in DERIVED}
 
 
 def _make(group: Group, where: Where, kind: str, persistent: bool, stacked: Tensor) -> None:
@@ -210,14 +216,14 @@ def _places(group: Group) -> set[tuple[int, str, str]]:
 
 
 def _attributes(group: Group) -> dict[Where, tuple[str | None, Any]]:
-    """The template's attributes: as JSON, where it says all of them, and themselves.
+    """The template's attributes: as text, where one says all of them, and themselves.
 
     A container whose tensors are slots is described by its other leaves and its nesting.
     """
     found: dict[Where, tuple[str | None, Any]] = {}
     for index, (_, module) in enumerate(group.reading.modules):
-        for name, value in own_attributes(module).items():
-            found[index, name] = (as_text(value), value)
+        for name, value in _written(module).items():
+            found[index, name] = (_text(value), value)
     return found
 
 
@@ -226,7 +232,7 @@ def _hidden(group: Group) -> dict[tuple[Where, int], str]:
     held = {
         (index, name): {-1: value}
         for index, (_, module) in enumerate(group.reading.modules)
-        for name, value in own_attributes(module).items()
+        for name, value in _written(module).items()
     }
     for where, values in group.own.items():
         held[where] = dict(enumerate(values))
@@ -242,14 +248,25 @@ def _same(before: tuple[str | None, Any], now: tuple[str | None, Any]) -> bool:
     return before[0] == now[0] if before[0] is not None else before[1] is now[1]
 
 
-def _said(group: Group, where: Where, value: Any) -> Any:
-    """A value as JSON gives it back, independent of the one that calls may change."""
+def _text(value: Any) -> str | None:
+    """What tells whether a value changed; None where only its identity does."""
+    text = as_text(value)
+    if text is not None:
+        return text
     try:
-        return json.loads(json.dumps(as_json("", value)))
+        return json.dumps(as_tree(value))
+    except ValueError:
+        return None
+
+
+def _said(group: Group, where: Where, value: Any) -> Any:
+    """A value as a tree, independent of the one that calls may change."""
+    try:
+        return as_tree(value)
     except ValueError as error:
         raise Uncarriable(
             f"{_path(group, where)}: a call changed this attribute to a {type(value).__name__}, "
-            "which cannot be written down; make it a buffer, a number or a text"
+            "which cannot be written down; make it a buffer, or of numbers and texts"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Extra states in a file: what JSON gives back as it is, and trees of what it does not.
+"""Extra states in a file, attributes, too: what JSON gives back as it is, and trees of the rest.
 
 A tree keeps types: tuples, sets, tables with keys that are no strings, bytes, complex numbers, NaN.
 Its tensors stand in the file beside those of the module. Nothing in it is code: what is read is one
@@ -94,8 +94,44 @@ _SEQUENCES: dict[type, str] = {
 _TABLES: dict[type, str] = {dict: "dict", OrderedDict: "ordered"}
 
 
+_UNMADE = (
+    *(TypeError, ValueError, KeyError, RuntimeError, RecursionError, AttributeError),
+    *(binascii.Error, OverflowError),
+)
+
+
 class _Unsayable(Exception):
     """Holds a value of this kind."""
+
+
+def as_tree(value: Any) -> Any:
+    """A value without tensors as JSON can say it; ``from_tree`` gives back the same types.
+
+    Raises:
+        ValueError: it holds a tensor, or what no file can say.
+    """
+    held = Encoded()
+    try:
+        tree = held._tree(value, "")
+    except _Unsayable as error:
+        raise ValueError(f"it holds a {error}, which a file cannot say") from None
+    except RecursionError:
+        raise ValueError("it holds itself, or nests too deep") from None
+    if held.tensors:
+        raise ValueError("it holds a tensor")
+    return tree
+
+
+def from_tree(tree: Any) -> Any:
+    """The value that ``as_tree`` told, made anew.
+
+    Raises:
+        ValueError: it tells none.
+    """
+    try:
+        return _made(tree, {})
+    except _UNMADE as error:
+        raise ValueError(f"{tree!r:.80} tells no value") from error
 
 
 def decoded(trees: Any, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
@@ -106,10 +142,7 @@ def decoded(trees: Any, tensors: Mapping[str, Tensor], path: Path) -> dict[str, 
     """
     try:
         return {str(name): _made(tree, tensors) for name, tree in dict(trees).items()}
-    except (
-        *(TypeError, ValueError, KeyError, RuntimeError, RecursionError, AttributeError),
-        *(binascii.Error, OverflowError),
-    ) as error:
+    except _UNMADE as error:
         raise CheckpointError(f"{path}: its extra states do not say what they hold") from error
 
 
