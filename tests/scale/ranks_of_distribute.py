@@ -607,6 +607,48 @@ def unused_outputs() -> Any:
     return apart
 
 
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * grad
+
+
+class Doubles(Heads):
+    """Heads by way of a Function, which gives zeros where its output is not used."""
+
+    def forward(self, x: Tensor, extra: bool = False) -> tuple[Tensor, ...]:
+        return tuple(Doubled.apply(one) for one in super().forward(x, extra))  # type: ignore[no-untyped-call]
+
+
+@case
+def penalty_and_unused() -> Any:
+    """A penalty on some parameters, which the call and the loss may leave out."""
+    apart = {}
+    for kind in (Heads, Doubles):
+        for named in ("", "extra", "heads.1", "heads.2"):
+            torch.manual_seed(0)
+            net = kind().double()
+            wide = ch.distribute(copy.deepcopy(net), "replicate")
+            moves = [torch.optim.AdamW(one.parameters(), lr=0.01) for one in (net, wide)]
+            for step, rows in enumerate(ROWS):
+                x = torch.randn(rows + 3, 6, generator=torch.Generator().manual_seed(step)).double()
+                for one, move in zip((net, wide), moves, strict=True):
+                    move.zero_grad()
+                    loss = one(x, step % 4 == 3)[step % 3].square().mean()
+                    held = [p for name, p in one.named_parameters() if name.startswith(named)]
+                    (loss + 0.01 * sum(p.square().sum() for p in held)).backward()
+                    move.step()
+                blank = [[p.grad is None for p in one.parameters()] for one in (net, wide)]
+                apart[f"{kind.__name__} {named} {step}"] = float(blank[0] != blank[1])
+            pairs = zip(net.parameters(), wide.parameters(), strict=True)
+            apart[f"{kind.__name__} {named}"] = max((a - b).abs().max().item() for a, b in pairs)
+    return apart
+
+
 @case
 def dealt_too() -> Any:
     class Weighted(nn.Module):

@@ -59,7 +59,11 @@ def test_outputs_gradients_and_ten_steps_are_the_networks(found: Any, net: str, 
 
 
 @pytest.mark.parametrize(
-    "name", ["own_rows", "accumulated", "input_gradients", "odd_networks", "unused_outputs"]
+    "name",
+    [
+        *("own_rows", "accumulated", "input_gradients", "odd_networks", "unused_outputs"),
+        "penalty_and_unused",
+    ],
 )
 def test_other_uses_give_the_networks_gradients(found: Any, name: str) -> None:
     for rank in found:
