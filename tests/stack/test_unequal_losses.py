@@ -94,6 +94,23 @@ CASES: list[tuple[type[nn.Module], dict[str, Any], dict[str, tuple[float, ...]],
     ),
     (nn.CrossEntropyLoss, {}, {"label_smoothing": (0.1, 0.3, 0.9)}, [normal(5, 4), shares(5, 4)]),
 ]
+NONE = [  # zero, and all there is, beside others
+    (nn.SmoothL1Loss, {}, {"beta": (0.0, 1.0, 2.0)}, [normal(5, 4), normal(5, 4)]),
+    (nn.HingeEmbeddingLoss, {}, {"margin": (0.0, -1.0, 2.0)}, [normal(5, 4), signs(5, 4).long()]),
+    (
+        nn.CosineEmbeddingLoss,
+        {},
+        {"margin": (0.0, -0.3, 0.5)},
+        [normal(9, 3), normal(9, 3), signs(9).long()],
+    ),
+    (nn.MarginRankingLoss, {}, {"margin": (0.0, -1.0, 2.0)}, [normal(5), normal(5), signs(5)]),
+    (nn.MultiMarginLoss, {}, {"margin": (0.0, -1.0, 2.0)}, [normal(5, 4), classes(5)]),
+    (nn.PairwiseDistance, {}, {"eps": (0.0, 0.1, 0.5)}, [normal(5, 4), normal(5, 4)]),
+    (nn.CosineSimilarity, {}, {"eps": (0.0, 1.5, 4.0)}, [normal(5, 4), normal(5, 4)]),
+    (nn.CrossEntropyLoss, {}, {"label_smoothing": (0.0, 0.3, 1.0)}, [normal(5, 4), classes(5)]),
+    (nn.CrossEntropyLoss, {}, {"label_smoothing": (0.0, 0.3, 1.0)}, [normal(5, 4), shares(5, 4)]),
+]
+CASES += NONE
 HERE = ("numeric_losses", "numeric_attention")
 
 
@@ -153,6 +170,30 @@ def test_another_members_number_is_caught(case: Any, monkeypatch: pytest.MonkeyP
     assert not ch.verify(ch.Stack(members(case)), ch.inputs(*map(ch.each, case[3]))).ok
 
 
+def test_a_class_that_cannot_be_counts_where_there_is_smoothing_alone() -> None:
+    values = (0.0, 0.1)
+    stack = ch.Stack([nn.CrossEntropyLoss(label_smoothing=s) for s in values])
+    x, y = torch.randn(2, 5, 4), torch.randint(3, (2, 5))
+    x[..., 3] = -torch.inf
+    own = x.clone().requires_grad_()
+    x.requires_grad_()
+    found = stack(ch.each(x), ch.each(y))
+    found.sum().backward()
+    for i, value in enumerate(values):
+        alone = nn.functional.cross_entropy(own[i], y[i], label_smoothing=value)
+        alone.backward()
+        torch.testing.assert_close(found[i], alone, equal_nan=True)
+    torch.testing.assert_close(x.grad, own.grad, equal_nan=True)
+    assert len(stack.groups) == 1
+
+
+def test_no_difference_at_all_has_no_gradient_where_beta_is_zero() -> None:
+    stack = ch.Stack([nn.SmoothL1Loss(beta=beta) for beta in (0.0, 1.0)])
+    x = torch.zeros(2, 3, requires_grad=True)
+    stack(ch.each(x), torch.zeros(3)).sum().backward()
+    assert torch.equal(x.grad, torch.zeros(2, 3))
+
+
 def test_inputs_that_do_not_fit_are_refused_as_alone() -> None:
     stack = ch.Stack([nn.MarginRankingLoss(margin) for margin in (0.1, 0.2)])
     with pytest.raises(RuntimeError, match="should have same dimension"):
@@ -176,7 +217,8 @@ class Attends(nn.Module):
         self.layer = nn.MultiheadAttention(8, 2, dropout=dropout, batch_first=True)
 
     def forward(self, x: Tensor) -> Any:
-        return self.layer(x, x, x, **self.how)
+        y, weights = self.layer(x, x, x, **self.how)
+        return nn.functional.dropout(y, 0.5, self.training), weights  # draws after the layer
 
 
 MASK = torch.ones(5, 5, dtype=torch.bool).triu(1)
@@ -189,11 +231,14 @@ HOW = [
 ]
 
 
+@pytest.mark.parametrize("chances", [(0.1, 0.4, 0.8), (0.0, 0.4, 1.0)])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("how", HOW)
-def test_dropout_of_attention(how: dict[str, Any], training: bool) -> None:
+def test_dropout_of_attention(
+    how: dict[str, Any], training: bool, chances: tuple[float, ...]
+) -> None:
     torch.manual_seed(0)
-    stack = ch.Stack([Attends(p, **how).double() for p in (0.1, 0.4, 0.8)]).train(training)
+    stack = ch.Stack([Attends(p, **how).double() for p in chances]).train(training)
     assert len(stack.groups) == 1
     x = torch.randn(N, 2, 5, 8, dtype=torch.float64)
     for _ in range(2):

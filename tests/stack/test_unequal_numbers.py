@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import chimera as ch
 from chimera.stack import numbers as numbers_file
@@ -81,6 +82,53 @@ CASES: list[
             (4, 16, 3),
         )
         for kind in (nn.RNN, nn.GRU, nn.LSTM)
+    ),
+    # Zero, and a probability of 1, beside others.
+    *(
+        (kind, {}, {"p": (0.0, 0.5, 1.0)}, shape)
+        for kind, shape in (
+            (nn.Dropout, (4, 6)),
+            (nn.AlphaDropout, (4, 6)),
+            (nn.Dropout1d, (4, 6, 3)),
+            (nn.Dropout2d, (4, 6, 2, 2)),
+            (nn.Dropout3d, (4, 6, 3, 2, 2)),
+            (nn.FeatureAlphaDropout, (4, 6, 3)),
+        )
+    ),
+    *(
+        (
+            kind,
+            {"input_size": 3, "hidden_size": 4, "num_layers": 3},
+            {"dropout": (0.0, 0.5, 1.0)},
+            (4, 16, 3),
+        )
+        for kind in (nn.RNN, nn.GRU, nn.LSTM)
+    ),
+    (nn.LeakyReLU, {}, {"negative_slope": (0.0, 0.2, 1.0)}, (4, 6)),
+    (nn.RReLU, {}, {"lower": (0.0, 0.1, 0.2), "upper": (0.25, 0.3, 0.7)}, (4, 6)),
+    (nn.ELU, {}, {"alpha": (0.0, 1.0, 2.0)}, (4, 6)),
+    (nn.Softplus, {}, {"threshold": (0.0, -1.0, 20.0)}, (4, 6)),
+    (nn.Softshrink, {}, {"lambd": (0.0, 0.2, 0.7)}, (4, 6)),
+    (nn.Hardshrink, {}, {"lambd": (0.0, 0.2, 0.7)}, (4, 6)),
+    (
+        nn.Threshold,
+        {"threshold": 0.3, "value": 0.1},
+        {"threshold": (0.0, -0.2, 0.3), "value": (-0.4, 0.0, 0.7)},
+        (4, 6),
+    ),
+    (nn.Hardtanh, {}, {"min_val": (-1.0, 0.0, 0.2), "max_val": (0.0, 0.5, 1.0)}, (4, 6)),
+    (
+        nn.LocalResponseNorm,
+        {"size": 3},
+        {"alpha": (0.0, 0.1, 1.0), "beta": (0.5, 0.0, 1.0)},
+        (4, 6, 3),
+    ),
+    *(
+        (kind, {"num_features": 6, **tracks}, {"momentum": (0.0, 0.1, 1.0)}, shape)
+        for kind, tracks, shape in (
+            (nn.BatchNorm1d, {}, (4, 6)),
+            (nn.InstanceNorm1d, {"track_running_stats": True}, (4, 6, 5)),
+        )
     ),
 ]
 _IDS = [f"{kind.__name__}-{len(shape)}-{i}" for i, (kind, _, _, shape) in enumerate(CASES)]
@@ -226,12 +274,85 @@ def test_writing_back_a_member_with_another_number() -> None:
     assert not ch.explain(stack).alone
 
 
-@pytest.mark.parametrize(("one", "other"), [(0.0, 0.5), (1.0, 0.5), (0.0, 1.0)])
-def test_what_draws_nothing_is_another_structure(one: float, other: float) -> None:
-    stack = ch.Stack([nn.Sequential(nn.Dropout(p), nn.Dropout(0.5)) for p in (one, other, one)])
+def _drops(kind: type[nn.Module], p: float) -> list[nn.Module]:
+    return [kind(p), nn.Dropout(0.5), kind(p), nn.AlphaDropout(0.3), nn.Dropout(p / 2)]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.AlphaDropout])
+def test_later_draws_are_those_alone_where_a_member_draws_nothing(
+    kind: type[nn.Module], wrapped: bool
+) -> None:
+    class Net(nn.Module):
+        def __init__(self, p: float) -> None:
+            super().__init__()
+            self.drops = nn.Sequential(*_drops(kind, p))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = checkpoint(self.drops, x, use_reentrant=False) if wrapped else x
+            y = y if wrapped else self.drops(x)
+            return y * torch.rand(7) + torch.randn(50, 7)
+
+    chances = [0.0, 0.25, 1.0, 0.0, 0.9]
+    stack = ch.Stack([Net(p) for p in chances], seed=3).train()
+    assert len(stack.groups) == 1
+    for step in range(2):
+        x, own = (torch.ones(50, 7, requires_grad=True) for _ in range(2))
+        together = stack(x)
+        together.pow(2).sum().backward()
+        for member, p in enumerate(chances):
+            with ch.randomness(seed=3, member=member, step=step):
+                alone = Net(p)(own)
+            alone.pow(2).sum().backward()
+            torch.testing.assert_close(together[member], alone)
+        torch.testing.assert_close(x.grad, own.grad)
+    assert wrapped == bool(ch.explain(stack).alone)
+
+
+def test_conditions_split_members_of_which_some_draw_nothing() -> None:
+    class Net(nn.Module):
+        def __init__(self, p: float, shift: float) -> None:
+            super().__init__()
+            self.drop, self.shift = nn.Dropout(p), nn.Parameter(torch.tensor(shift))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.drop(x + self.shift)
+            x = self.drop(x) if self.shift > 0 else x
+            return nn.functional.dropout(x, 0.5, self.training)
+
+    stack = ch.Stack([Net(0.25 * (i % 5), (-1.0) ** i * 9) for i in range(12)]).train()
+    x = torch.randn(30)
+    ch.verify(stack, x, raises=True)
+    stack(x)
+    assert not ch.explain(stack).alone
+
+
+def test_training_steps_of_members_of_which_some_draw_nothing() -> None:
+    torch.manual_seed(0)
+    members = [
+        nn.Sequential(nn.Linear(5, 8), nn.Dropout(p), nn.Linear(8, 8), nn.Dropout(0.5))
+        for p in (0.0, 0.3, 1.0)
+    ]
+    stack = ch.Stack(members, seed=1)
+    ch.verify(
+        stack, torch.randn(6, 5), torch.randn(6, 8),
+        loss=nn.functional.mse_loss, optimizer=ch.optim.SGD(stack, lr=0.1), steps=5, raises=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kinds", [(nn.LayerNorm, "eps"), (nn.Softplus, "beta"), (nn.LeakyReLU, "negative_slope")]
+)
+def test_what_torch_computes_in_another_way_is_another_structure(
+    kinds: tuple[Any, str],
+) -> None:
+    kind, name = kinds
+    given = (4,) if kind is nn.LayerNorm else ()
+    other = -0.5 if kind is nn.LeakyReLU else 0.0
+    stack = ch.Stack([nn.Sequential(kind(*given, **{name: v})) for v in (0.5, other)])
     assert len(stack.groups) == 2
-    assert f"0.p: value is {one} against {other}" in str(ch.explain(stack))
-    ch.verify(stack.train(), torch.ones(4, 5), raises=True)
+    assert f"0.{name}: value is 0.5 against {other}" in str(ch.explain(stack))
+    ch.verify(stack, torch.randn(3, 4), raises=True)
 
 
 class _Reader(nn.Module):

@@ -77,6 +77,15 @@ def require_draws(what: str) -> None:
         raise Undrawable(f"{what} draws random numbers, and no key is set")
 
 
+def uncounted(members: Tensor) -> None:
+    """The last draw takes no place for some members: alone they would not have made it.
+
+    Args:
+        members: which they are, bool ``[members]``.
+    """
+    _running.modes[-1].uncount(members)
+
+
 class Drawing(TorchDispatchMode):
     """Answers random operations from keys.
 
@@ -98,6 +107,7 @@ class Drawing(TorchDispatchMode):
         self._keys: dict[torch.device, Tensor] = {}
         self._answering = False
         self.calls = 0
+        self._uncounted: Tensor | None = None
         self.refused: Undrawable | None = None
 
     def __enter__(self) -> Drawing:
@@ -121,12 +131,14 @@ class Drawing(TorchDispatchMode):
             return self._with_generator(func, args, kwargs)
         if _is_on_meta(func, args, kwargs):
             return func(*args, **kwargs)
-        call = self._key.call + self.calls
+        call = self._place()
         self.calls += 1
         rewrite = REWRITES.get(func)
         if rewrite is not None:
             try:
-                keys = derive(self._keys_on(_device_of(args, kwargs)), self._key.step, call)
+                keys = self._keys_on(_device_of(args, kwargs))
+                call = call.to(keys.device) if isinstance(call, Tensor) else call
+                keys = derive(keys, self._key.step, call)
                 return rewrite(keys, self._several, args, kwargs)
             except Unwritable as error:
                 self._refuse(f"{func} draws without a member axis: {error}")
@@ -145,14 +157,26 @@ class Drawing(TorchDispatchMode):
             self._refuse(f"{func} draws from a generator of the module's own")
         return func(*args, **kwargs)
 
+    def _place(self) -> int | Tensor:
+        """The place of the next draw, or one a member ``[members]``."""
+        place = self._key.call + self.calls
+        return place if self._uncounted is None else place - self._uncounted
+
+    def uncount(self, members: Tensor) -> None:
+        """The last draw takes no place for those of ``members``, bool ``[members]``."""
+        more = members.long()
+        self._uncounted = more if self._uncounted is None else self._uncounted + more
+
     def again(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function`` for a later call, which draws what it would draw now."""
         key, members = replace(self._key, call=self._key.call + self.calls), self._members
+        uncounted = self._uncounted
 
         def run(*args: Any, **kwargs: Any) -> Any:
             if self in _running.modes:
                 return function(*args, **kwargs)
-            with Drawing(key, members, several=self._several):
+            with Drawing(key, members, several=self._several) as drawing:
+                drawing._uncounted = uncounted
                 return function(*args, **kwargs)
 
         return run

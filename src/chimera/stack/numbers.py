@@ -136,8 +136,8 @@ class Numbers:
         """
         saved = [self._modules[index].__dict__[name] for index, name in self.wheres]
         placed = []
-        for (index, name), tensor in zip(self.wheres, tensors, strict=True):
-            placed.append(PerMember(join(self._paths[index], name), tensor))
+        for (index, name), tensor, values in zip(self.wheres, tensors, self._values, strict=True):
+            placed.append(PerMember(join(self._paths[index], name), tensor, values))
             self._modules[index].__dict__[name] = placed[-1]
         try:
             yield

@@ -7,7 +7,7 @@ is then a ``PerMember``, and the class's numeric rule runs instead of its ``forw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -26,14 +26,15 @@ class OwnNumber(TypeError):
 class PerMember:
     """A numeric setting inside vmap: ``tensor`` is the member's number, without axes, float64.
 
+    ``values`` are those of all members of the group, whether they run now or not.
     What is no numeric rule cannot use it, and is told so instead of given another member's.
     """
 
-    __slots__ = ("name", "refused", "tensor")
+    __slots__ = ("name", "refused", "tensor", "values")
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, name: str, tensor: Tensor) -> None:
-        self.name, self.tensor = name, tensor
+    def __init__(self, name: str, tensor: Tensor, values: Sequence[float]) -> None:
+        self.name, self.tensor, self.values = name, tensor, values
         self.refused: OwnNumber | None = None
 
     def _refuse(self, *_: Any) -> NoReturn:
@@ -94,9 +95,19 @@ def signed(value: float) -> str:
     return "negative" if value < 0 else "positive" if value > 0 else "zero"
 
 
+def not_negative(value: float) -> str:
+    """Negative numbers are told apart: torch refuses them, or some of what is done with them."""
+    return "negative" if value < 0 else "not negative"
+
+
+def any_number(value: float) -> str:
+    """No number is told from another."""
+    return "a number"
+
+
 def chance(value: float) -> str:
-    """0 and 1 are told apart from what is between them: they draw nothing."""
-    return "between 0 and 1" if 0 < value < 1 else repr(float(value))
+    """What torch refuses as a probability is told apart."""
+    return "from 0 to 1" if 0 <= value <= 1 else repr(float(value))
 
 
 def number(module: nn.Module, name: str, like: Tensor) -> Any:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from chimera.stack.rules.numeric import chance, exact, numeric, refuse_autocast, wide
-from chimera.stack.rules.numeric_dropout import kept
+from chimera.stack.rules.numeric import PerMember, chance, numeric, refuse_autocast, wide
+from chimera.stack.rules.numeric_dropout import kept, staying_share
 from chimera.stack.rules.opened import opened
 
 _BETWEEN = 0.5  # for the code that asks whether there is any dropout
@@ -25,10 +25,9 @@ _BETWEEN = 0.5  # for the code that asks whether there is any dropout
 def attention(module: Any, query: Tensor, *others: Any, **named: Any) -> Any:
     refuse_autocast(module, query)
     own = module.__dict__["dropout"]
-    p = exact(module, "dropout")
     module.dropout = _BETWEEN
     try:
-        with _OwnDropout(p):
+        with _OwnDropout(own):
             return type(module).forward(module, query, *others, **named)
     finally:
         module.__dict__["dropout"] = own
@@ -38,10 +37,10 @@ class _OwnDropout(TorchFunctionMode):
     """Drops with a member's own probability.
 
     Args:
-        p: the probability, a tensor without axes.
+        p: the probability.
     """
 
-    def __init__(self, p: Tensor) -> None:
+    def __init__(self, p: PerMember) -> None:
         super().__init__()
         self._p = p
 
@@ -67,7 +66,8 @@ class _OwnDropout(TorchFunctionMode):
     def _dropped(self, weights: Tensor) -> Tensor:
         p = self._p
         scale = kept(p, weights.shape, weights.device).to(wide(weights).dtype)
-        return (wide(weights) * (scale / (1 - p).to(scale.dtype))).to(weights.dtype)
+        scale = scale / staying_share(p.tensor).to(scale.dtype)
+        return (wide(weights) * scale).to(weights.dtype)
 
     def _attention(
         self,

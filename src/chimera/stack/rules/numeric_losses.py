@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from chimera.stack.rules.functions import Unstackable, reduced
 from chimera.stack.rules.numeric import (
     PerMember,
+    any_number,
     chance,
     exact,
+    not_negative,
     number,
     numeric,
     refuse_autocast,
@@ -44,12 +46,14 @@ def _alike(x: Tensor, y: Tensor) -> None:
         raise Unstackable("an input and a target of different shapes run one by one")
 
 
-@numeric(nn.SmoothL1Loss, beta=signed)
+@numeric(nn.SmoothL1Loss, beta=not_negative)
 def smooth_l1(module: Any, x: Tensor, y: Tensor) -> Tensor:
     _alike(x, y)
     a, b = _given(module, x, y)
     beta, away = number(module, "beta", a), (a - b).abs()
-    near = 0.5 * away.square() / beta
+    # At beta 0 every difference is far; one over it would make the gradient no number.
+    least = torch.where(beta > 0, beta, 1) if isinstance(beta, Tensor) else beta
+    near = 0.5 * away.square() / least
     return _result(module, torch.where(away < beta, near, away - 0.5 * beta), x)
 
 
@@ -62,7 +66,7 @@ def huber(module: Any, x: Tensor, y: Tensor) -> Tensor:
     return _result(module, torch.where(away <= delta, 0.5 * away.square(), far), x)
 
 
-@numeric(nn.HingeEmbeddingLoss, margin=signed)
+@numeric(nn.HingeEmbeddingLoss, margin=any_number)
 def hinge_embedding(module: Any, x: Tensor, y: Tensor) -> Tensor:
     (a,) = _given(module, x)
     short = (number(module, "margin", a) - a).clamp_min(0)
@@ -70,7 +74,7 @@ def hinge_embedding(module: Any, x: Tensor, y: Tensor) -> Tensor:
     return _result(module, loss, x)
 
 
-@numeric(nn.CosineEmbeddingLoss, margin=signed)
+@numeric(nn.CosineEmbeddingLoss, margin=any_number)
 def cosine_embedding(module: Any, x1: Tensor, x2: Tensor, y: Tensor) -> Tensor:
     a, b = _given(module, x1, x2)
     squares = (a.square().sum(-1) + _TINY) * (b.square().sum(-1) + _TINY)
@@ -80,7 +84,7 @@ def cosine_embedding(module: Any, x1: Tensor, x2: Tensor, y: Tensor) -> Tensor:
     return _result(module, loss, x1)
 
 
-@numeric(nn.MarginRankingLoss, margin=signed)
+@numeric(nn.MarginRankingLoss, margin=any_number)
 def margin_ranking(module: Any, x1: Tensor, x2: Tensor, y: Tensor) -> Tensor:
     if not x1.dim() == x2.dim() == y.dim():
         F.margin_ranking_loss(x1.detach(), x2.detach(), y)  # as the layer alone says it
@@ -88,7 +92,7 @@ def margin_ranking(module: Any, x1: Tensor, x2: Tensor, y: Tensor) -> Tensor:
     return _result(module, (-y * (a - b) + number(module, "margin", a)).clamp_min(0), x1)
 
 
-@numeric(nn.MultiMarginLoss, margin=signed)
+@numeric(nn.MultiMarginLoss, margin=any_number)
 def multi_margin(module: Any, x: Tensor, y: Tensor) -> Tensor:
     (a,) = _given(module, x)
     a_BC = a if a.dim() == 2 else a.unsqueeze(0)
@@ -102,7 +106,7 @@ def multi_margin(module: Any, x: Tensor, y: Tensor) -> Tensor:
     return _result(module, loss_B if y.dim() else loss_B.squeeze(0), x)
 
 
-@numeric(nn.TripletMarginLoss, margin=signed, eps=signed)
+@numeric(nn.TripletMarginLoss, margin=signed, eps=any_number)
 def triplet_margin(module: Any, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     a, p, n = _given(module, anchor, positive, negative)
     eps = number(module, "eps", a)
@@ -117,7 +121,7 @@ def _distance(a: Tensor, b: Tensor, p: float, eps: Any) -> Tensor:
     return distance
 
 
-@numeric(nn.PairwiseDistance, eps=signed)
+@numeric(nn.PairwiseDistance, eps=any_number)
 def pairwise_distance(module: Any, x1: Tensor, x2: Tensor) -> Tensor:
     a, b = _given(module, x1, x2)
     away = a - b + number(module, "eps", a)
@@ -125,7 +129,7 @@ def pairwise_distance(module: Any, x1: Tensor, x2: Tensor) -> Tensor:
     return distance.to(x1.dtype)
 
 
-@numeric(nn.CosineSimilarity, eps=signed)
+@numeric(nn.CosineSimilarity, eps=not_negative)
 def cosine_similarity(module: Any, x1: Tensor, x2: Tensor) -> Tensor:
     a, b = torch.broadcast_tensors(*_given(module, x1, x2))
     parts = []
@@ -143,7 +147,7 @@ def _raise_to(x: Tensor, least: Any) -> None:
         x.copy_(torch.maximum(x, torch.as_tensor(least, dtype=x.dtype, device=x.device)))
 
 
-@numeric(nn.PoissonNLLLoss, eps=signed)
+@numeric(nn.PoissonNLLLoss, eps=any_number)
 def poisson_nll(module: Any, x: Tensor, y: Tensor) -> Tensor:
     a, b = _given(module, x, y)
     if module.log_input:
@@ -184,5 +188,7 @@ def cross_entropy(module: Any, x: Tensor, y: Tensor) -> Tensor:
     assert isinstance(module.label_smoothing, PerMember)
     share = exact(module, "label_smoothing")
     dtype = wide(x).dtype
-    loss: Tensor = (1 - share).to(dtype) * smoothed(0.0) + share.to(dtype) * smoothed(1.0)
+    # A class that cannot be, of a logit of minus infinity, counts where there is any smoothing.
+    spread = torch.where(share == 0, 0, share.to(dtype) * smoothed(1.0))
+    loss: Tensor = (1 - share).to(dtype) * smoothed(0.0) + spread
     return loss.to(x.dtype)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from chimera.stack.rules.numeric import (
     PerMember,
+    any_number,
     exact,
     numeric,
     refuse_autocast,
@@ -62,9 +63,9 @@ def group_norm(module: nn.GroupNorm, x: Tensor) -> Tensor:
     return F.group_norm(y, module.num_groups, *_affine(module, y), eps).to(x.dtype)
 
 
-@numeric(nn.BatchNorm1d, eps=signed, momentum=signed)
-@numeric(nn.BatchNorm2d, eps=signed, momentum=signed)
-@numeric(nn.BatchNorm3d, eps=signed, momentum=signed)
+@numeric(nn.BatchNorm1d, eps=signed, momentum=any_number)
+@numeric(nn.BatchNorm2d, eps=signed, momentum=any_number)
+@numeric(nn.BatchNorm3d, eps=signed, momentum=any_number)
 def batch_norm(module: Any, x: Tensor) -> Tensor:
     axes = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
     _check_axes(module, x, axes[type(module)])
@@ -89,9 +90,9 @@ def batch_norm(module: Any, x: Tensor) -> Tensor:
 _NONE: _Statistics = (None, None)
 
 
-@numeric(nn.InstanceNorm1d, eps=signed, momentum=signed)
-@numeric(nn.InstanceNorm2d, eps=signed, momentum=signed)
-@numeric(nn.InstanceNorm3d, eps=signed, momentum=signed)
+@numeric(nn.InstanceNorm1d, eps=signed, momentum=any_number)
+@numeric(nn.InstanceNorm2d, eps=signed, momentum=any_number)
+@numeric(nn.InstanceNorm3d, eps=signed, momentum=any_number)
 def instance_norm(module: Any, x: Tensor) -> Tensor:
     inner = {nn.InstanceNorm1d: 2, nn.InstanceNorm2d: 3, nn.InstanceNorm3d: 4}[type(module)]
     _check_axes(module, x, (inner, inner + 1))

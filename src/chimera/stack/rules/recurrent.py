@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from chimera.draws.mode import require_draws
 from chimera.stack.rules.cast_steps import CAST_STEPS
 from chimera.stack.rules.numeric import PerMember, chance, numeric
+from chimera.stack.rules.numeric_dropout import staying_share, uncounted_at
 from chimera.stack.rules.sequences import layer
 from chimera.stack.rules.steps import STEPS, State, Weights, one_step, sequence
 from chimera.stack.rules.table import rule
@@ -177,9 +178,10 @@ def _dropped(p: Any, x_NTBI: Tensor, mask: Tensor | None) -> Tensor:
 def _dropped_out(p: Any, x: Tensor) -> Tensor:
     if not isinstance(p, Tensor):
         return F.dropout(x, p)
-    p = p.view(-1, *[1] * (x.dim() - 1))
-    kept = torch.bernoulli((1 - p).expand(x.shape))
-    dropped: Tensor = x * (kept / (1 - p)).to(x.dtype)
+    p_N11 = p.view(-1, *[1] * (x.dim() - 1))
+    kept = torch.bernoulli((1 - p_N11).expand(x.shape))
+    uncounted_at(p)
+    dropped: Tensor = x * (kept / staying_share(p_N11)).to(x.dtype)
     return dropped
 
 
