@@ -43,6 +43,14 @@ def maker(value):
     return inner
 
 
+def wrapping(function):
+    @functools.wraps(function)
+    def wrapped(x):
+        return function(x)
+
+    return wrapped
+
+
 def default(value, *, named=None):
     return (lambda x, y=value: (x, y)) if named is None else (lambda x, *, y=named: (x, y))
 
@@ -76,6 +84,10 @@ SAME = {
     "recursion": recursive,
     "methods": lambda o: o.method,
     "partials": lambda o: functools.partial(o.method, 1, key=o.layer),
+    "decorated functions": lambda o: wrapping(maker(3)),
+    "functions without gradients": lambda o: torch.no_grad()(maker(3)),
+    "functions with gradients": lambda o: torch.enable_grad()(maker(3)),
+    "functions of inference": lambda o: torch.inference_mode()(wrapping(maker(o.layer))),
     "weak references": lambda o: weakref.ref(o.layer),
     "objects": lambda o: Point([o.layer, 1]),
     "hooks": lambda o: _WrappedHook(o.method, o),
@@ -120,6 +132,10 @@ DIFFERENT = {
     "arrays": lambda o, n: np.zeros(2),
     "bare objects": lambda o, n: object.__new__(object),
     "function attributes": lambda o, n: _with_attribute(n),
+    "decorated functions": lambda o, n: wrapping(maker(n)),
+    "functions without gradients": lambda o, n: torch.no_grad()(maker(n)),
+    "modes of decorators": lambda o, n: [torch.no_grad(), torch.enable_grad()][n % 2](maker(1)),
+    "settings of modes": lambda o, n: torch.inference_mode(n % 2 == 0)(maker(1)),
     "hooks": lambda o, n: _WrappedHook([o.method, o.other][n % 2], o),
 }
 

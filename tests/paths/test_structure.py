@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from chimera.paths.differing import describe_difference
 from chimera.paths.structure import (
     HOOKS,
-    describe_difference,
     difference,
     own_attributes,
     read,

@@ -90,7 +90,8 @@ def test_once_a_member(agree, members, kind, counted):
     for calls in range(1, 5):
         stack(X)
         assert counted() - before == 4 * calls
-    assert "forward changes what is outside of the module" in str(ch.explain(stack))
+        assert "forward changes what is outside of the module" in str(ch.explain(stack))
+        assert ch.explain(stack).alone
     agree(members(kind, 4), X)
 
 

@@ -22,8 +22,9 @@ from chimera.fuse.part import Part
 from chimera.fuse.program import Refused, Unlowerable
 from chimera.fuse.vmapped import Batched
 from chimera.fuse.widths import SideBySide, but_for_widths, by_size
+from chimera.paths.differing import describe_difference
 from chimera.paths.memory import overlapping
-from chimera.paths.structure import Reading, describe_difference, difference, read
+from chimera.paths.structure import Reading, difference, read
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -14,12 +14,15 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _WrappedHook
 
 from chimera.paths.nest import LEAF, flatten
 
 _VALUES = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range, slice)
+# As decorators they run a function in a fresh one of their kind, and are never changed themselves.
+_GRAD_MODES = (torch.no_grad, torch.enable_grad, torch.inference_mode, torch.set_grad_enabled)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -105,6 +108,8 @@ class Describer:
             return ("partial", self(value.func), self(value.args), self(value.keywords))
         if isinstance(value, types.FunctionType):
             return self._function(value)
+        if type(value) in _GRAD_MODES:
+            return ("mode", type(value).__name__, self(vars(value)))
         if isinstance(value, _WrappedHook):
             return ("hook", self(value.hook), value.with_module)
         leaves, shape = flatten(value, objects=True)

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from chimera.paths.describe import Describer, Held, Opaque, same
+from chimera.paths.describe import Describer, Held, same
 from chimera.paths.nest import flatten, leaf_names
 from chimera.paths.own_hooks import computed_by
 from chimera.paths.shared import shared
 from chimera.paths.tags import tags_of
 from chimera.paths.walk import join
 
-_NOTHING = object()
+NOTHING = object()
 _INTERNAL = frozenset(nn.Module().__dict__)
 # torch's RNNs list their parameters there, again after a change.
 DERIVED = frozenset({"_flat_weights", "_flat_weight_refs"})
@@ -131,31 +131,11 @@ def _alone(a: Fact | None, b: Fact | None, one: Reading, other: Reading) -> tupl
     """A fact that one structure alone has; the two at hand where only the order differs."""
     mine, theirs = ({(f.path, f.name) for f in reading.facts} for reading in (one, other))
     if a is not None and (b is None or (a.path, a.name) not in theirs):
-        return a, Fact(a.path, a.name, _NOTHING)
+        return a, Fact(a.path, a.name, NOTHING)
     assert b is not None
     if a is None or (b.path, b.name) not in mine:
-        return Fact(b.path, b.name, _NOTHING), b
+        return Fact(b.path, b.name, NOTHING), b
     return a, b
-
-
-def describe_difference(pair: tuple[Fact, Fact]) -> str:
-    """One line: the path, the property, and its two values."""
-    a, b = pair
-    where = a.path or "the module itself"
-    if (a.path, a.name) != (b.path, b.name):
-        return f"{where}: {a.name} stands where {b.path or 'the module itself'}: {b.name} does"
-    return f"{where}: {a.name} is {_show(a.value)} against {_show(b.value)}"
-
-
-def _show(value: Any) -> str:
-    if value is _NOTHING:
-        return "nothing"
-    if isinstance(value, Opaque):
-        value = value.value
-    if isinstance(value, tuple) and value[:1] == ("function",):
-        value = value[1]  # its code, which names file and line
-    text = value.__name__ if isinstance(value, type) else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -109,9 +109,9 @@ def _rows(index: int, group: Group) -> list[Row]:
 
 
 def alone_because(group: Group) -> str:
-    """Why a group runs one by one in some kind of call, or an empty text."""
+    """Why a group runs, or ran in its last call, one by one in some kind of call; or nothing."""
     plans: list[Plan] = list(group.plans.values())
-    return next((plan.alone for plan in plans if plan.alone), "")
+    return next((why for plan in plans if (why := plan.alone or plan.last)), "")
 
 
 def _notes(index: int, group: Group) -> list[str]:

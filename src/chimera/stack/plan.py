@@ -48,6 +48,7 @@ class Plan:
         guarded: the members catch errors of what they compute.
         caught: in how many calls they did, as they ran as one; these ran one by one.
         changed: how many calls in a row, likewise, changed what is outside of the modules.
+        last: why the last call ran one by one, or None; the next may not.
         ruled: stack rules run the layers that have one.
         leaves: one by one, the members need parameters that are leaves.
         hooks: one by one, the members hook tensors.
@@ -67,6 +68,7 @@ class Plan:
     guarded: bool = False
     caught: int = 0
     changed: int = 0
+    last: str | None = None
     ruled: bool = True
     leaves: bool = False
     hooks: bool = False
@@ -139,6 +141,7 @@ def run(
     ran = _run_alone(group, call, arguments, key, members, True)
     plan.caught += isinstance(reason, Swallowed)
     plan.changed += isinstance(reason, Changes)
+    plan.last = _why(reason) if isinstance(reason, Changes) else None
     again = isinstance(reason, Swallowed | Changes)
     if not again or plan.caught >= _MOST_CAUGHT or plan.changed >= _MOST_CHANGED:
         plan.alone = _why(reason)
@@ -236,6 +239,7 @@ def _learn(plan: Plan, parts: Parts) -> None:
     plan.mended |= parts.mended
     plan.guarded |= parts.guarded
     plan.changed = 0
+    plan.last = None
     plan.parts = parts.done
     plan.casts |= parts.cast
     plan.ruled = parts.ruled

@@ -11,7 +11,8 @@ from torch import nn
 from chimera.draws.mode import Key, next_evaluation, overridden
 from chimera.draws.recompute import in_backward
 from chimera.draws.seeds import as_seed
-from chimera.paths.structure import describe_difference, difference
+from chimera.paths.differing import describe_difference
+from chimera.paths.structure import difference
 from chimera.stack.admission import checked, checked_reading, grouped, misfit
 from chimera.stack.batched import Call, Ran
 from chimera.stack.each import Arguments, arguments, index_of
