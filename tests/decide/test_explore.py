@@ -64,6 +64,26 @@ def test_conditions_of_one_line_are_told_apart():
     assert {first for first, _ in outcomes} == {second for _, second in outcomes} == {True, False}
 
 
+def test_one_tensor_answers_alike_until_it_is_written_to():
+    def program(x):
+        moved = x.sum() > 0
+        first, again = bool(moved), bool(moved.is_nonzero())
+        moved.logical_not_()
+        return first, again, bool(moved)
+
+    outcomes, _, _ = explore(program)
+    assert all(first == again for first, again, _ in outcomes)
+    assert {after for *_, after in outcomes} == {True, False}
+
+
+def test_a_condition_that_hands_on_what_it_asked_answers_as_it_was_asked():
+    def program(x):
+        return bool(x.sum() > 0 and x.shape[0] == 7)
+
+    outcomes, _, _ = explore(program)
+    assert not any(outcomes)
+
+
 @pytest.mark.parametrize(
     "condition",
     [

@@ -53,10 +53,14 @@ class While(nn.Module):
         if torch.compiler.is_exporting():
             return loop(self, x)
         turns = 0
-        while turns < self.limit and truth("While", self.condition(x)):
+        while turns < self.limit and self.holds(x):
             x = self.body(x)
             turns += 1
         return x
+
+    def holds(self, x: Any) -> bool:
+        """What the condition says of the state."""
+        return truth("While", self.condition(x))
 
     def extra_repr(self) -> str:
         return _said(self, "condition", "body") + f"limit={self.limit}"
@@ -91,9 +95,13 @@ class Cond(nn.Module):
         """What the branch taken gives."""
         if torch.compiler.is_exporting():
             return choice(self, inputs, named)
-        if truth("Cond", self.condition(*inputs, **named)):
+        if self.holds(*inputs, **named):
             return self.then(*inputs, **named)
         return self.otherwise(*inputs, **named)
+
+    def holds(self, *inputs: Any, **named: Any) -> bool:
+        """What the condition says of the inputs."""
+        return truth("Cond", self.condition(*inputs, **named))
 
     def extra_repr(self) -> str:
         return _said(self, "condition", "then", "otherwise").removesuffix(", ")

@@ -17,8 +17,9 @@ from chimera.build.construct import Factory, as_dtype, check_factory, construct
 from chimera.build.initialize import Schemes, apply_schemes, as_schemes, reset
 from chimera.build.inputs import Inputs, as_specified
 from chimera.build.lazy import initialize, is_lazy, waiting
+from chimera.build.run import without_data
 from chimera.build.snapshot import unchanged_on_error
-from chimera.build.trial import Trial, as_example, try_example, try_shapes, without_data
+from chimera.build.trial import Trial, as_example, try_example, try_shapes
 from chimera.draws.seeds import as_seed, derive, forked
 from chimera.paths.arguments import as_device, as_flag
 from chimera.paths.notice import ChimeraWarning
@@ -45,7 +46,8 @@ def build(
         module_or_factory: a module, or a class or function without arguments that makes one; it
             is called under a generator that belongs to ``seed``, the caller's being left alone.
         spec: the inputs: ``ch.spec(2, 20)``, or ``ch.inputs(...)`` for several. Data are not
-            needed: conditions on data (``if``, ``while``) are tried both ways.
+            needed: conditions on data (``if``, ``while``) are tried both ways; each way through
+            a ``Cond`` or ``While`` must run.
         seed: what is drawn for a path depends on (seed, path) alone.
         device: where the network goes. What is drawn is drawn on the CPU all the same.
         dtype: the dtype of the network's floating tensors; floating inputs are taken to have it.

@@ -1,31 +1,34 @@
 """Trying a network out, on a copy: its shapes, call by call, and what its forward does to it."""
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from chimera.build.adopt import Place, plain_tensors
+from chimera.build.adopt import Place
 from chimera.build.datafree import DataFree, is_uninitialized
 from chimera.build.familiar import Familiar
 from chimera.build.inputs import Inputs, as_inputs
 from chimera.build.lazy import initialize, is_lazy, waiting
-from chimera.build.makers import INPUT, made_by, makers, pass_on
-from chimera.build.modes import modes_restored
+from chimera.build.makers import pass_on
 from chimera.build.onlookers import may_need_data
 from chimera.build.record import Call, Recorder, specified
+from chimera.build.run import Run, cast, copied, empty, without_data
 from chimera.build.spec import Spec, resolutions
 from chimera.build.twin import replica, twin
-from chimera.build.uncompiled import uncompiled
-from chimera.decide.ending import not_exiting
-from chimera.decide.explore import LIMIT, Condition, DidNotEnd, Explorer, boundary
-from chimera.draws.seeds import derive, forked
-from chimera.paths.hooks import without_hooks_of_all
-from chimera.paths.notes import point
+from chimera.build.ways import Way, Ways
+from chimera.decide.explore import (
+    LIMIT,
+    Condition,
+    DataNeeded,
+    DidNotEnd,
+    Explorer,
+    Exploring,
+)
+from chimera.paths.notes import tell
 from chimera.paths.walk import first_paths
 
 _FEW = 8
@@ -64,7 +67,8 @@ def try_shapes(
     dtype: torch.dtype | None = None,
     watch: Watch | None = None,
 ) -> Trial:
-    """Run a copy of ``net`` without data, once for each outcome of each condition on data.
+    """Run a copy of ``net`` without data, once for each outcome of each condition on data, and on
+    each way through its ``While`` and ``Cond`` blocks.
 
     Args:
         net: the network; it stays as it is.
@@ -73,8 +77,8 @@ def try_shapes(
         watch: who looks on; the run that the trial tells of is the one whose copy is its ``net``.
 
     Raises:
-        Exception: what the run that came furthest raised, if no run passed, with a note that
-            names the module.
+        Exception: what the run that came furthest raised, if no run passed, or none on one of the
+            ways through a block, with a note that names the module.
     """
     shapes = inputs.map(specified)
     specs = [leaf for leaf in shapes.leaves() if isinstance(leaf, Spec)]
@@ -103,9 +107,9 @@ def try_example(
         Exception: what the run raises, with a note that names the module.
     """
     copy = replica(net)
-    _cast(copy, dtype)
-    run = _Run(copy, Recorder(copy))
-    run(example.map(lambda leaf: _copied(leaf, dtype)), *_watching(watch, copy))
+    cast(copy, dtype)
+    run = Run(copy, Recorder(copy))
+    run(example.map(lambda leaf: copied(leaf, dtype)), *_watching(watch, copy))
     if run.error is not None:
         raise run.error
     return Trial(copy, run.output, run.recorder.calls, run.kept)
@@ -134,38 +138,22 @@ def _explore(
     watch: Watch | None,
 ) -> Trial:
     explorer = Explorer()
-    passed: list[Trial] = []
+    tries = _Tries(net, inputs, dtype, sizes, watch)
     failed: list[Recorder] = []
-    furthest: _Run | None = None
-    for mode in explorer.runs(lambda: _wanted(passed[0])):
-        copy = twin(net)
-        may_need_data(copy)
-        _cast(copy, dtype)
-        free = DataFree()
-        free.trace = pass_on
-        free.known = Familiar() if watch is None else None
-        mode.root, mode.hidden = copy, free.hidden
-        run = _Run(copy, Recorder(copy, free))
-        watching = _watching(watch, copy)
-        run(inputs.map(lambda leaf: _meta(leaf, sizes, dtype)), free, mode, *watching)
-        if run.error is not None:
-            failed.append(run.recorder)
-            if furthest is None or run.recorder.finished > furthest.recorder.finished:
-                furthest = run
+    furthest: Run | None = None
+    for mode in explorer.runs(lambda: _wanted(tries.passed[0])):
+        run = tries.run(mode, Ways(mode.asked))
+        if run.error is None:
+            mode.passed()
             continue
-        mode.passed()
-        read = mode.reads_values or free.reads_values
-        passed.append(Trial(copy, run.output, run.recorder.calls, run.kept, sizes=sizes))
-        found = passed[0]
-        found.reads_values |= read
-        found.kept &= run.kept
-        for path, call in run.recorder.calls.items():
-            found.calls.setdefault(path, call).learn(call.origins)
-    if not passed:
+        failed.append(run.recorder)
+        furthest = run.further_than(furthest)
+    if not tries.passed:
         assert furthest is not None
         assert furthest.error is not None
         raise furthest.error
-    found = passed[0]
+    tries.take_every_way()
+    found = tries.passed[0]
     for module, path in first_paths(found.net).items():
         if is_lazy(module) and path in found.calls:
             initialize(module, without_data(found.calls[path].inputs))
@@ -178,41 +166,88 @@ def _explore(
     return found
 
 
+@dataclass
+class _Tries:
+    """Runs without data of one network on inputs of the same sizes, each of a copy of its own."""
+
+    net: nn.Module
+    inputs: Inputs
+    dtype: torch.dtype | None
+    sizes: dict[str, int]
+    watch: Watch | None
+    passed: list[Trial] = field(default_factory=list)
+    """Those that passed; the first has learned what the others have shown."""
+    missing: set[Way] = field(default_factory=set)
+    """The ways through blocks that data may open and that no run that passed has taken."""
+    taken: set[Way] = field(default_factory=set)
+
+    def run(self, mode: Exploring, ways: Ways) -> "Run":
+        copy = twin(self.net)
+        may_need_data(copy)
+        cast(copy, self.dtype)
+        free = DataFree()
+        free.trace = pass_on
+        free.known = Familiar() if self.watch is None else None
+        mode.root, mode.hidden = copy, free.hidden
+        run = Run(copy, Recorder(copy, free))
+        looking = (*_watching(self.watch, copy), ways.watched(copy))
+        run(self.inputs.map(lambda leaf: empty(leaf, self.sizes, self.dtype)), free, mode, *looking)
+        run.asked = mode.asked()
+        if run.error is None:
+            self.taken |= ways.taken
+            self._learn(run, mode.reads_values or free.reads_values)
+        self.missing = (self.missing | ways.possible) - self.taken
+        return run
+
+    def _learn(self, run: "Run", reads_values: bool) -> None:
+        calls = run.recorder.calls
+        self.passed.append(Trial(run.net, run.output, calls, run.kept, sizes=self.sizes))
+        found = self.passed[0]
+        found.reads_values |= reads_values
+        found.kept &= run.kept
+        for path, call in calls.items():
+            found.calls.setdefault(path, call).learn(call.origins)
+
+    def take_every_way(self) -> None:
+        """Run each way through a block that data may open, whatever the other conditions say.
+
+        Raises:
+            Exception: what the run that came furthest raised, where none passed on a way.
+        """
+        refused: set[Way] = set()
+        while left := sorted(self.missing - refused, key=str):
+            before = len(self.taken)
+            if len(left) > 1:  # most networks are right: the ways of all blocks at once
+                self._take({way.path: way for way in left}.values())
+            if len(self.taken) > before:
+                continue
+            error = self._take(left[:1])
+            if left[0] in self.taken:
+                continue
+            # What needs the data, or more runs, cannot be told from shapes: that is no misfit.
+            if error is not None and not isinstance(error, (DataNeeded, DidNotEnd)):
+                tell(error, f"where: {left[0]}")
+                raise error
+            refused.add(left[0])
+
+    def _take(self, wanted: Iterable[Way]) -> Exception | None:
+        """Explore with some ways given, until a run on one of them passes; what the run that came
+        furthest raised if none did, unless there are outcomes that were not tried."""
+        wanted = set(wanted)
+        explorer = Explorer()
+        furthest: Run | None = None
+        for mode in explorer.runs():
+            ways = Ways(mode.asked, wanted)
+            run = self.run(mode, ways)
+            if run.error is None and ways.taken & wanted:
+                return None
+            if run.error is not None and ways.given >= wanted:
+                furthest = run.further_than(furthest)
+        return furthest.error if furthest is not None and explorer.complete else None
+
+
 def _watching(watch: Watch | None, net: nn.Module) -> list[AbstractContextManager[Any]]:
     return [] if watch is None else [watch(net)]
-
-
-class _Run:
-    """One run of a copy of a network, quiet, with the caller's generators left alone."""
-
-    def __init__(self, net: nn.Module, recorder: Recorder) -> None:
-        self.net = net
-        self.recorder = recorder
-        self.error: Exception | None = None
-        self.output: Any = None
-        self.kept: set[Place] = set()
-
-    def __call__(self, inputs: Inputs, *modes: AbstractContextManager[Any]) -> None:
-        before = dict(plain_tensors(self.net))
-        with ExitStack() as stack, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            stack.enter_context(forked(derive(0, "trial")))
-            stack.enter_context(modes_restored())
-            stack.enter_context(without_hooks_of_all())
-            stack.enter_context(uncompiled())
-            for mode in modes:
-                stack.enter_context(mode)
-            try:
-                with not_exiting():
-                    output = _call(self.net, inputs)
-            except Exception as error:  # noqa: BLE001  (whatever a forward raises; see _explore)
-                self.error = error
-        if self.error is not None:
-            point(self.error, self.net, lambda tensor: makers(tensor).told(self.net))
-            return
-        self.output = specified(output)
-        after = dict(plain_tensors(self.net))
-        self.kept = {place for place, tensor in before.items() if after.get(place) is tensor}
 
 
 def _wanted(trial: Trial) -> int:
@@ -223,50 +258,7 @@ def _wanted(trial: Trial) -> int:
     return _FEW if any(not module._modules for module in missed) else 0
 
 
-@boundary
-def _call(net: nn.Module, inputs: Inputs) -> Any:
-    return net(*inputs.args, **inputs.kwargs)
-
-
-def without_data(inputs: Inputs) -> Inputs:
-    """Tensors without data in the places of specifications."""
-    return inputs.map(lambda leaf: _meta(leaf, {}, None))
-
-
 def _own_tensors(net: nn.Module) -> Iterator[torch.Tensor]:
     for tensor in (*net.parameters(), *net.buffers()):
         if not is_uninitialized(tensor):
             yield tensor
-
-
-def _meta(leaf: Any, sizes: dict[str, int], dtype: torch.dtype | None) -> Any:
-    """A tensor without data for a specification."""
-    if not isinstance(leaf, Spec):
-        return leaf
-    made = torch.empty(leaf.sized(sizes), dtype=_casted(leaf.dtype, dtype), device="meta")
-    made_by(made, INPUT)
-    return made
-
-
-def _copied(leaf: Any, dtype: torch.dtype | None) -> Any:
-    """A copy of a tensor."""
-    if not isinstance(leaf, torch.Tensor):
-        return leaf
-    copy = leaf.detach().to(dtype=_casted(leaf.dtype, dtype), copy=True)
-    made_by(copy, INPUT)
-    return copy.requires_grad_(leaf.requires_grad)
-
-
-def _casted(found: torch.dtype, dtype: torch.dtype | None) -> torch.dtype:
-    return dtype if dtype is not None and found.is_floating_point else found
-
-
-def _cast(net: nn.Module, dtype: torch.dtype | None) -> None:
-    """Cast the floating tensors of ``net``, plain attributes too."""
-    if dtype is None:
-        return
-    net.to(dtype)
-    modules = {path: module for module, path in first_paths(net).items()}
-    for (path, name), tensor in list(plain_tensors(net)):
-        if tensor.is_floating_point():
-            modules[path].__dict__[name] = tensor.detach().to(dtype)

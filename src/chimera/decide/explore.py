@@ -152,12 +152,18 @@ class Exploring(TorchFunctionMode):
         """Whether a condition or a number was read from a tensor that has data."""
         self._explorer = explorer
         self._asked: Counter[Hashable] = Counter()
+        self._told: dict[int, tuple[torch.Tensor, int, bool]] = {}
+        """What each tensor was taken for, with its version."""
         self._known = 0
         self._paths: dict[int, str] | None = None
 
     def passed(self) -> None:
         """The run ended without an error."""
         self.has_passed = True
+
+    def asked(self) -> int:
+        """How many conditions on data were asked."""
+        return self._asked.total()
 
     def __torch_function__(
         self,
@@ -186,19 +192,26 @@ class Exploring(TorchFunctionMode):
         )
 
     def _decide(self, func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
+        alone: torch.Tensor | None = None
         if func in (torch.Tensor.__bool__, torch.Tensor.is_nonzero, torch.is_nonzero):
             if args[0].numel() != 1:
                 return bool(func(*args, **named))
+            alone = args[0]
+            told = self._told.get(id(alone))
+            if told is not None and told[1] == _version(alone):
+                return told[2]  # `a and b` hands on what it has asked
         elif func in (torch.equal, torch.Tensor.equal) and args[0].shape != args[1].shape:
             return False
         place, condition = self._place()
         self._explorer.conditions.setdefault(place, condition)
         self._asked[place] += 1
-        if self._asked.total() > ENDLESS:
+        if self.asked() > ENDLESS:
             asked = f"{ENDLESS:,} conditions of data"
             raise DidNotEnd(asked, condition.file, condition.line)
         outcome = self._explorer.decide(place, self._asked[place])
         self.last = place, outcome
+        if alone is not None:
+            self._told[id(alone)] = alone, _version(alone), outcome
         return outcome
 
     def _place(self) -> tuple[Hashable, Condition]:
@@ -217,6 +230,11 @@ class Exploring(TorchFunctionMode):
             chain[code.co_filename, code.co_name, frame.f_lineno, frame.f_lasti, path] = None
         assert condition is not None
         return tuple(chain), condition
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """What changes when the tensor is written to, where torch counts that."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def called(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

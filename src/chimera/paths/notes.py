@@ -92,6 +92,16 @@ def is_pointed_below(error: BaseException, root: nn.Module) -> bool:
     return known.root in set(root.modules())
 
 
+def tell(error: BaseException, line: str) -> None:
+    """Add a line to the note of ``error``, before its mend."""
+    known: _Pointed | None = getattr(error, _POINTED, None)
+    if known is None:
+        error.add_note(line)
+        return
+    text, mend, last = known.text.partition("\n  mend: ")
+    _renote(error, known, replace(known, text=f"{text}\n  {line}{mend}{last}"))
+
+
 def unpoint(error: BaseException) -> None:
     """Take the note of ``error`` away, for a better one."""
     error.__notes__.remove(str(getattr(error, _POINTED)))
@@ -123,7 +133,11 @@ def _tell_stack(error: BaseException, root: nn.Module) -> None:
     found = raised(error, root)
     if known.root is not None or found is None:
         return
-    told = replace(known, root=root, path=found.path)
+    _renote(error, known, replace(known, root=root, path=found.path))
+
+
+def _renote(error: BaseException, known: _Pointed, told: _Pointed) -> None:
+    """Put one note in the place of another."""
     notes = error.__notes__
     notes[notes.index(str(known))] = str(told)
     setattr(error, _POINTED, told)
