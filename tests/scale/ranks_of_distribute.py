@@ -165,8 +165,35 @@ for mode in ("replicate", "shard"):
 
 @case
 def penalty() -> Any:
-    plain, wide = pair(Pictures, "replicate")
-    return apart(trained(plain, penalty=0.1)["state"], trained(wide, penalty=0.1)["state"])
+    """On all weights, in parts and whole; also as a factor, and made before the call."""
+    found = {}
+    for mode in ("replicate", "shard"):
+        for factory in (Pictures, Tied):
+            plain, wide = pair(factory, mode)
+            states = [trained(net, penalty=0.1)["state"] for net in (plain, wide)]
+            found[f"{mode} {factory.__name__}"] = apart(*states)
+    plain, wide = pair(Tied, "shard")
+    x, y = next(batches())
+    for net in (plain, wide):
+        held = sum(p.square().sum() for p in net.parameters())
+        (((net(x) - y).square().mean() + 0.1 * held) * (1 + held)).backward()
+    found["factor"] = grads_apart(plain, wide)
+    return found
+
+
+@case
+def penalty_of_own_rows() -> Any:
+    """Each rank has a loss of its own: whole parameters give the gradients, parts are refused."""
+    plain, wide = pair(Tied, "shard", inputs="each")
+    x, y = (one[:6] for one in next(batches()))
+    part = slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
+    for net, rows in ((plain, slice(0, 6)), (wide, part)):
+        held = sum(whole(p).square().sum() for p in net.parameters())
+        ((net(x[rows]) - y[rows]).square().mean() + 0.1 * held).backward()
+    found = grads_apart(plain, wide)
+    held = sum(p.square().sum() for p in wide.parameters())
+    refused = message(lambda: (wide(x[part]).square().mean() + held).backward())
+    return {"whole": found, "parts": refused}
 
 
 @case

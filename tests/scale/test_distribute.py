@@ -92,7 +92,14 @@ def test_a_part_of_it_is_plain_or_one_clear_error(found: Any) -> None:
 
 
 def test_a_penalty_on_weights_counts_once(found: Any) -> None:
-    assert all(rank["penalty"] < 1e-12 for rank in found)
+    for rank in found:
+        assert isinstance(rank["penalty"], dict), rank["penalty"]
+        assert all(value < 1e-12 for value in rank["penalty"].values()), rank["penalty"]
+        own = rank["penalty_of_own_rows"]
+        assert isinstance(own, dict), own
+        assert own["whole"] < 1e-12
+        assert "ValueError: distribute: a loss of inputs='each'" in own["parts"]
+        assert "p.full_tensor()" in own["parts"]
 
 
 def test_files_and_states_go_from_either_to_the_other(found: Any) -> None:

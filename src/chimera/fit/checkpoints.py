@@ -229,7 +229,10 @@ def _newest(directory: RunDirectory, training: Training) -> Standing | None:
             damaged.append((step, error))
     if found is None and damaged:
         first = damaged[0][1]
-        first.add_note(f"none of the {len(damaged)} checkpoints of this run can be read")
+        first.add_note(
+            f"none of the {len(damaged)} checkpoints of this run can be read; put a copy of them "
+            f"into {folders.root}, or start the run again with another out="
+        )
         raise first
     for step, wrong in damaged:
         assert found is not None

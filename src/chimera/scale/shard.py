@@ -1,17 +1,27 @@
-"""Shards: every rank holds a part of each parameter, and computes its rows (torch's FSDP2)."""
+"""Shards: every rank holds a part of each parameter, and computes its rows (torch's FSDP2).
+
+A penalty on the parts is a ``DTensor``, and so is then the gradient of the whole loss, which meets
+plain tensors on its way to the outputs and to parameters that a call has left gathered. Every rank
+holds the same loss, which ``implicit_replication`` tells torch; what gets there is plain again.
+Where ranks have losses of their own that is not so, and such a gradient is refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor.experimental import implicit_replication
 
+from chimera.paths.nest import flatten
 from chimera.paths.walk import join
 from chimera.scale.blocks import repeated_blocks
 from chimera.scale.spread import Spread
@@ -37,9 +47,30 @@ class Shards:
         fully_shard(net, mesh=mesh)
         self.reason = f"{reason}\nsharded: {_listed(list(blocks))}"
         self._net, self._spread = net, spread
+        self._mixing: AbstractContextManager[None] | None = None
+        self._hooked: dict[int, Tensor] = {}
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._spread.run(lambda a, k: self._net(*a, **k), args, kwargs)
+        output = self._spread.run(lambda a, k: self._net(*a, **k), args, kwargs)
+        if not torch.is_grad_enabled():
+            return output
+        self._let_mix()
+        leaves, shape = flatten(output, objects=True)
+        for i, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor) and leaf.requires_grad:
+                leaves[i] = _PlainGradients.apply(leaf, self._spread.apart)  # type: ignore[no-untyped-call]
+        return shape.rebuild(leaves)
+
+    def _let_mix(self) -> None:
+        """Let backward in this thread mix plain tensors and parts, while the network lives."""
+        self._mixing = None  # what ends here forbids it
+        self._mixing = implicit_replication()
+        self._mixing.__enter__()
+        for parameter in self._net.parameters():
+            gathered = not isinstance(parameter, DTensor) and parameter.requires_grad
+            if gathered and id(parameter) not in self._hooked:
+                self._hooked[id(parameter)] = parameter
+                parameter.register_hook(_plain)
 
     def whole(self, value: Any) -> Any:
         if not isinstance(value, DTensor):
@@ -62,6 +93,29 @@ class Shards:
 
     def write(self, action: Callable[[], None]) -> None:
         on_first(action)
+
+
+class _PlainGradients(torch.autograd.Function):
+    """The same tensor; its gradient is a plain one."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, apart: bool) -> Tensor:
+        ctx.apart = apart
+        return output.view_as(output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        if ctx.apart and isinstance(grad, DTensor):
+            raise ValueError(
+                "distribute: a loss of inputs='each' holds a penalty on a sharded network's "
+                "parameters, of which each rank has a part; add it of p.full_tensor() for each p"
+            )
+        return _plain(grad), None
+
+
+def _plain(grad: Tensor) -> Tensor:
+    return grad.full_tensor() if isinstance(grad, DTensor) else grad
 
 
 def _check(net: nn.Module) -> None:
