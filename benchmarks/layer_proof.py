@@ -96,6 +96,41 @@ class Chosen(nn.Module):
         return x[x > 0].sum()
 
 
+class Gathered(nn.Module):
+    """Adds rows into zeros of its own making, by edges that are a member's own."""
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        return torch.zeros(30, 16, dtype=x.dtype).index_add_(0, edges, x)
+
+
+class Distinct(nn.Module):
+    """Scales by how many numbers of the input are distinct."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * len(torch.unique(x.round()))
+
+
+class _Cube(torch.autograd.Function):
+    """In the form that torch.func cannot take."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * grad
+
+
+class Cubed(nn.Module):
+    """Calls an ``autograd.Function`` of the user's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Cube.apply(x)
+
+
 class Hooked(nn.Module):
     """A layer with a hook of the user's own."""
 
@@ -180,6 +215,18 @@ ALONE: dict[str, Alone] = {
     "`LSTM` under autocast, and packed sequences of `RNN` and `GRU`": Alone(
         "torch rounds inside of one kernel, which has no batched form; it cuts packed rows itself",
         case(UnderAutocast, normal(4, 6, 16)),
+    ),
+    "`index_add_` and the like into `torch.zeros(...)`, by indices of a member's own": Alone(
+        "the zeros are one for all members; made by `x.new_zeros(...)` each has its own",
+        case(Gathered, normal(8, 16), integers(30, 8)),
+    ),
+    "`torch.unique`, `nonzero`, `torch.where(mask)`": Alone(
+        "how long the result is depends on the data",
+        case(Distinct, normal(8, 16)),
+    ),
+    "`torch.autograd.Function` without `setup_context`": Alone(
+        "`torch.func` cannot take this older form",
+        case(Cubed, normal(8, 16)),
     ),
     "hooks of the user's own": Alone("a hook fires once a member", case(Hooked, normal(8, 16))),
 }

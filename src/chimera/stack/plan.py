@@ -24,6 +24,7 @@ from chimera.stack.group import Group
 from chimera.stack.holders import Held
 from chimera.stack.own_leaves import NeedsLeaves
 from chimera.stack.parts import Parts, TooManyParts
+from chimera.stack.reasons import why_alone
 from chimera.stack.rules import rule_of
 from chimera.stack.rules.autocast import autocast_of
 from chimera.stack.shadow import Shadow
@@ -138,13 +139,14 @@ def run(
             _learn(plan, parts)
             _note_seen(plan, arguments)
             return runs, shadow
+    assert reason is not None
     ran = _run_alone(group, call, arguments, key, members, True)
     plan.caught += isinstance(reason, Swallowed)
     plan.changed += isinstance(reason, Changes)
-    plan.last = _why(reason) if isinstance(reason, Changes) else None
+    plan.last = why_alone(reason) if isinstance(reason, Changes) else None
     again = isinstance(reason, Swallowed | Changes)
     if not again or plan.caught >= _MOST_CAUGHT or plan.changed >= _MOST_CHANGED:
-        plan.alone = _why(reason)
+        plan.alone = why_alone(reason)
     return ran
 
 
@@ -244,9 +246,3 @@ def _learn(plan: Plan, parts: Parts) -> None:
     plan.casts |= parts.cast
     plan.ruled = parts.ruled
     plan.fresh = False
-
-
-def _why(error: Exception | None) -> str:
-    assert error is not None
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text[:200]}"
