@@ -1,7 +1,8 @@
 """Every check rule finds its mistake at the right path, and not where it only looks like one.
 
 A fixture defines ``subject`` (what is checked) and may define ``spec``, ``loss``, ``paths`` (where
-the rule must find something), ``line``, ``severity`` and ``said`` (part of one message).
+the rule must find something), ``line``, ``severity``, ``said`` and ``mend`` (parts of one message
+and one mend).
 """
 
 import importlib.util
@@ -52,6 +53,8 @@ def test_a_mistake_is_found_at_its_path(path: Path) -> None:
         assert finding.mend
         assert f"[{finding.rule}]" in str(finding)
         assert finding.file in (None, str(path))
+    if hasattr(fixture, "mend"):
+        assert any(fixture.mend in finding.mend for finding in findings)
     if hasattr(fixture, "line"):
         assert fixture.line in [finding.line for finding in findings]
     if hasattr(fixture, "said"):

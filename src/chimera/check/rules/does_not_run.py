@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from torch import nn
+
 from chimera.build.spec import Spec
 from chimera.check.context import Context
 from chimera.check.finding import Severity
@@ -38,6 +40,9 @@ def find(context: Context) -> Iterable[Place]:
         yield _place(experiment.failure, what, "error" if given else "info")
 
 
+_LAYER = re.compile(r"must be Tensor, not (\w+)$", re.MULTILINE)
+"""What torch says of a layer in the place of its result: nn.GELU(x) for nn.GELU()(x)."""
+
 _CAME = re.compile(r"^  (came|wanted):(.*(?:\n    .*)*)", re.MULTILINE)
 """What the note says of inputs: in its line, or indented in lines of their own."""
 
@@ -68,7 +73,20 @@ def _place(error: Exception, on: str, severity: Severity) -> Place:
         line[1] if line is not None else None,
         int(line[2]) if line is not None else None,
         severity,
-        mend=f"{mend[1][0].upper()}{mend[1][1:]}." if mend is not None else None,
+        mend=f"{mend[1][0].upper()}{mend[1][1:]}." if mend is not None else _called(error),
+    )
+
+
+def _called(error: Exception) -> str | None:
+    """The mend for a layer of torch that was made where it was to be called."""
+    said = _LAYER.search(str(error))
+    kind = getattr(nn, said[1], None) if said is not None else None
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        return None
+    name = kind.__name__
+    return (
+        f"nn.{name}(...) makes a layer; make it in the constructor, self.layer = nn.{name}(), and "
+        "call it in forward: self.layer(x)."
     )
 
 

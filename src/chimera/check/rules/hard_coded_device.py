@@ -75,6 +75,9 @@ def _constant(method: Method, value: ast.expr | None) -> object:
         # "cuda" if torch.cuda.is_available() else "cpu"
         sides = [_constant(method, side) for side in (value.body, value.orelse)]
         return sides[0] if all(map(_is_device, sides)) else None
+    if isinstance(value, ast.Call) and method.resolve(value.func) is torch.device:
+        kind = next((k.value for k in value.keywords if k.arg in ("device", "type")), None)
+        return _constant(method, value.args[0] if value.args else kind)
     if not isinstance(value, ast.Name):
         return None
     set_to = [
@@ -85,7 +88,7 @@ def _constant(method: Method, value: ast.expr | None) -> object:
     ]
     if set_to:
         one = set_to[0]
-        written = len(set_to) == 1 and isinstance(one, (ast.Constant, ast.IfExp))
+        written = len(set_to) == 1 and isinstance(one, (ast.Constant, ast.IfExp, ast.Call))
         return _constant(method, one) if written else None
     arguments = method.node.args
     given = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)

@@ -75,7 +75,7 @@ def _seen(net: nn.Module) -> dict[str, Any]:
             if isinstance(value, (list, dict, set)) or (
                 isinstance(value, deque) and value.maxlen is None
             ):
-                found[f"{path}:{name}"] = len(value)
+                found[f"{path}:{name}"] = _length(value)
             elif isinstance(value, Tensor) and value.grad_fn is not None:
                 found[f"{path}:{name}"] = _steps(value)
         for kind in users(type(module)):
@@ -90,6 +90,15 @@ def _seen(net: nn.Module) -> dict[str, Any]:
             found[f"{path}:{name}"] = tensor
         found[f"{path}:"] = sum(len(getattr(module, hooks)) for hooks in _HOOKS)
     return found
+
+
+def _length(value: Any, above: tuple[int, ...] = ()) -> int:
+    """How many things a container holds, those in its containers too."""
+    bounded = isinstance(value, deque) and value.maxlen is not None
+    if not isinstance(value, (list, dict, set, tuple, deque)) or bounded or id(value) in above:
+        return 0
+    held = value.values() if isinstance(value, dict) else value
+    return len(value) + sum(_length(part, (*above, id(value))) for part in held)
 
 
 def _steps(tensor: Tensor) -> int:
