@@ -686,9 +686,11 @@ def dealt_too() -> Any:
         def forward(self, x: Tensor, w: Tensor) -> Tensor:
             return self.linear(x) @ w
 
-    def told(rows: int) -> str:
+    def told(*batches: int) -> str:
+        wide = ch.distribute(Weighted(), "replicate")
         try:
-            ch.distribute(Weighted(), "replicate")(torch.ones(rows, 4), torch.ones(4, 4))
+            for rows in batches:
+                wide(torch.ones(rows, 4), torch.ones(4, 4))
         except Exception as error:  # noqa: BLE001 - the test shows it
             return f"{type(error).__name__} {error} {getattr(error, '__notes__', '')}"
         return "ran"
@@ -697,6 +699,7 @@ def dealt_too() -> Any:
     return {
         "dealt": told(4),
         "other rows": told(5),
+        "later": told(5, 4),
         "whole": tuple(whole(torch.ones(4, 4), torch.ones(4, 4)).shape),
     }
 

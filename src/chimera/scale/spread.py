@@ -125,7 +125,13 @@ class Spread:
         counts = [count for count in shares.counts if count][:MOST_SHARES]
         some = given[: sum(counts)]
         here = Batch(self._here(some), some.rows, some.cut)
-        refuse(probe_sizes(self._net, here, counts))
+        try:
+            mixed = probe_sizes(self._net, here, counts)
+        except Exception as error:
+            if hint := dealt_too(self._net, given, counts[0]):
+                error.add_note(f"distribute: {hint}")
+            raise
+        refuse(mixed)
 
     def _check_few(self, given: Batch, shares: Shares, mode: bool, together: bool) -> None:
         """Refuse a network in which the first rows show that they mix."""
