@@ -27,7 +27,11 @@ def find(context: Context) -> Iterable[Place]:
     rows = experiment.rows
     if _way(one) != _way(other):
         return  # another branch was taken: what changed is the choice
-    pairs = list(zip(one.outputs, other.outputs, strict=True))
+    pairs = [
+        (a, b)
+        for a, b in zip(one.outputs, other.outputs, strict=True)
+        if not _pairwise(one, a, rows)
+    ]
     if not any(_changed(a, b) for a, b in pairs if a.shape[:1] == (rows,)):
         return
     severity: Severity | None = None if experiment.batched else "info"
@@ -58,6 +62,27 @@ def _way(tape: Tape) -> list[tuple[object, ...]]:
         (op.name, op.path, op.file, op.line, *(names.get(value) for value in op.inputs))
         for op in tape.ops
     ]
+
+
+def _pairwise(tape: Tape, value: Value, rows: int) -> bool:
+    """Whether an output compares each row with each: the square product of two tensors that come
+    of the inputs, scaled and moved. Other rows are what it is about."""
+    if value.shape != (rows, rows):
+        return False
+    moved = {value for given in tape.inputs for value in tape.descendants(given)}
+    waiting = [value]
+    while waiting:
+        op = waiting.pop().maker
+        if op is None:
+            continue
+        if op.name in _SCALES:
+            waiting += [part for part in op.inputs if part.shape == (rows, rows)]
+        elif op.name in ("matmul", "mm") and moved.issuperset(op.inputs):
+            return all(rows in part.shape for part in op.inputs)
+    return False
+
+
+_SCALES = frozenset(("t", "transpose", "mul", "div", "add", "sub", "clamp"))
 
 
 def _changed(one: Value, other: Value) -> bool:
