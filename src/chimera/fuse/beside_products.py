@@ -154,9 +154,12 @@ class Products:
         """Where the lanes' numbers stand among padded ones."""
         if device.type == "meta" or transformed():
             return Padding.of(self.ins, self.outs, device)
-        if device not in self._padding:
-            self._padding[device] = Padding.of(self.ins, self.outs, device)
-        return self._padding[device]
+        found = self._padding.get(device)
+        if found is None:
+            found = Padding.of(self.ins, self.outs, device)
+            if type(found.ins) is torch.Tensor:  # others are of the trace that is under way
+                self._padding[device] = found
+        return found
 
 
 @dataclass(frozen=True, slots=True)
