@@ -69,6 +69,11 @@ def write_page(rows: list[Row]) -> None:
         if row["findings"]
     ]
     (newest, of_newest), *_ = collections.Counter(row["rules"] for row in checked).most_common(1)
+    others = (
+        "; others, which took more memory than a run had, keep the row of an earlier one"
+        if of_newest < len(checked)
+        else ""
+    )
     torchvision = sum(row["network"].startswith("torchvision/") for row in checked)
     text = f"""\
 # False alarms
@@ -88,8 +93,7 @@ error or warning that is judged not to be real. What is only worth knowing (`inf
 The first line is the one to expect of networks that are not in the table: rules were mended by what
 it showed, and by earlier runs over {len(checked) - len(tried)} others. `rules` names the commit
 whose rules a row is of, at the first look, too: {of_newest} of the {len(checked)} rows of the table
-are of {newest}. Others are of large networks of torchvision that took more memory than a run had,
-and keep the row of an earlier one.
+are of {newest}{others}.
 
 ## The first look
 
