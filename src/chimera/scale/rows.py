@@ -132,7 +132,7 @@ def own_rows(batch: Batch, shares: Shares, part: slice) -> Batch:
         if isinstance(leaf, Tensor) and leaf.requires_grad and torch.is_grad_enabled():
             if cut:
                 return _Cut.apply(leaf, shares, part)  # type: ignore[no-untyped-call]
-            return _Everywhere.apply(leaf, True)  # type: ignore[no-untyped-call]
+            return with_gradient(leaf, _mean_of_all)
         return leaf[part] if cut else leaf
 
     rows = len(range(*part.indices(batch.rows)))
@@ -144,7 +144,7 @@ def given_rows(batch: Batch) -> Batch:
 
     def change(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.requires_grad and torch.is_grad_enabled():
-            return _Everywhere.apply(leaf, False)  # type: ignore[no-untyped-call]
+            return with_gradient(leaf, _mean)
         return leaf
 
     return Batch(batch.inputs.map(change), batch.rows, batch.cut)
@@ -168,7 +168,7 @@ def weighted_rows(output: Any, shares: Shares, ran: int) -> Any:
     """
     count = shares.counts[dist.get_rank()]
     factor = count * len(shares.counts) / max(shares.rows, 1)
-    return _each_tensor(output, ran, lambda t: _Weighted.apply(t[:count], factor))  # type: ignore[no-untyped-call]
+    return _each_tensor(output, ran, lambda t: with_gradient(t[:count], lambda grad: grad * factor))
 
 
 def _each_tensor(output: Any, ran: int, function: Callable[[Tensor], Tensor]) -> Any:
@@ -213,35 +213,33 @@ class _Cut(torch.autograd.Function):
         return gathered(grad, ctx.shares) / len(ctx.shares.counts), None, None
 
 
-class _Everywhere(torch.autograd.Function):
-    """The same tensor; its gradient is ``summed`` where each rank has a part of it."""
+def with_gradient(value: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The same tensor; its gradient is what ``change`` makes of it."""
+    return _WithGradient.apply(value, change)  # type: ignore[no-any-return, no-untyped-call]
 
+
+class _WithGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, summed: bool) -> Tensor:
-        ctx.summed = summed
+    def forward(ctx: Any, value: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.change = change
         return value.view_as(value)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        if ctx.summed:
-            grad = grad.contiguous().clone()
-            dist.all_reduce(grad)
-        return grad / dist.get_world_size(), None
+        return ctx.change(grad), None
 
 
-class _Weighted(torch.autograd.Function):
-    """The same rows; gradients are multiplied by ``factor``."""
+def _mean(grad: Tensor) -> Tensor:
+    """A rank's part of the gradient of what every rank has, which engines average."""
+    return grad / dist.get_world_size()
 
-    @staticmethod
-    def forward(ctx: Any, local: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return local.view_as(local)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.factor, None
+def _mean_of_all(grad: Tensor) -> Tensor:
+    """The same where each rank has a part of the gradient."""
+    grad = grad.contiguous().clone()
+    dist.all_reduce(grad)
+    return _mean(grad)
 
 
 def gathered(local: Tensor, shares: Shares) -> Tensor:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -24,6 +23,7 @@ from torch.distributed.tensor.experimental import implicit_replication
 from chimera.paths.nest import flatten
 from chimera.paths.walk import join
 from chimera.scale.blocks import repeated_blocks
+from chimera.scale.rows import with_gradient
 from chimera.scale.spread import Spread
 from chimera.scale.world import copy_from_first, on_first
 from chimera.stack.contents import unregistered
@@ -55,10 +55,11 @@ class Shards:
         if not torch.is_grad_enabled():
             return output
         self._let_mix()
+        plain = _plain_alone if self._spread.apart else _plain
         leaves, shape = flatten(output, objects=True)
         for i, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor) and leaf.requires_grad:
-                leaves[i] = _PlainGradients.apply(leaf, self._spread.apart)  # type: ignore[no-untyped-call]
+                leaves[i] = with_gradient(leaf, plain)
         return shape.rebuild(leaves)
 
     def _let_mix(self) -> None:
@@ -95,23 +96,14 @@ class Shards:
         on_first(action)
 
 
-class _PlainGradients(torch.autograd.Function):
-    """The same tensor; its gradient is a plain one."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, apart: bool) -> Tensor:
-        ctx.apart = apart
-        return output.view_as(output)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        if ctx.apart and isinstance(grad, DTensor):
-            raise ValueError(
-                "distribute: a loss of inputs='each' holds a penalty on a sharded network's "
-                "parameters, of which each rank has a part; add it of p.full_tensor() for each p"
-            )
-        return _plain(grad), None
+def _plain_alone(grad: Tensor) -> Tensor:
+    """A plain gradient, where each rank has a loss of its own."""
+    if isinstance(grad, DTensor):
+        raise ValueError(
+            "distribute: a loss of inputs='each' holds a penalty on a sharded network's "
+            "parameters, of which each rank has a part; add it of p.full_tensor() for each p"
+        )
+    return grad
 
 
 def _plain(grad: Tensor) -> Tensor:
