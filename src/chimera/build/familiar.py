@@ -32,13 +32,13 @@ class Familiar:
         named: dict[str, Any],
     ) -> Any:
         """``call(func, args, named)``, or what is like its result."""
-        given = _GIVEN[func](args, named) if func in _GIVEN else None
+        given_by, kind = _KNOWN.get(func, (None, None))
+        given = None if given_by is None else given_by(args, named)
         if given is None or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             return call(func, args, named)
         key = (func, *map(_signed, given))
         if key in self._passed:
             try:
-                kind: Any = _Linear if func is functional.linear else _LayerNorm
                 return kind.apply(*given)
             except (RuntimeError, NotImplementedError):  # derivatives in forward mode
                 return call(func, args, named)
@@ -58,13 +58,6 @@ def _of_layer_norm(args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, .
     if len(args) != 2 or len(named) != 3 or not all(map(_is_plain, tensors)):
         return None
     return (args[0], tuple(args[1]), named["weight"], named["bias"], named.get("eps"))
-
-
-_GIVEN: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...] | None]] = {
-    functional.linear: _of_linear,
-    functional.layer_norm: _of_layer_norm,
-}
-"""The inputs of the functions that are known, as their layers give them; None of another call."""
 
 
 def _is_plain(value: Any) -> bool:
@@ -121,3 +114,11 @@ class _LayerNorm(Function):
         grad = grads[0]
         own = (grad * x).sum_to_size(weight.shape), grad.sum_to_size(weight.shape)
         return (grad * weight + x, None, *own, *ctx.more)
+
+
+_KNOWN: dict[Any, tuple[Any, Any]] = {
+    functional.linear: (_of_linear, _Linear),
+    functional.layer_norm: (_of_layer_norm, _LayerNorm),
+}
+"""The functions that are known: what gives their inputs as their layers give them, None of another
+call; and what stands for them."""
