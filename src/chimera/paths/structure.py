@@ -117,6 +117,11 @@ def own_attributes(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in module.__dict__.items() if name not in _INTERNAL}
 
 
+def written_attributes(module: nn.Module) -> dict[str, Any]:
+    """The plain attributes of a module, less what torch's layers derive from others there."""
+    return {name: value for name, value in own_attributes(module).items() if name not in DERIVED}
+
+
 def difference(one: Reading, other: Reading) -> tuple[Fact, Fact] | None:
     """The first fact in which two structures differ, or None where they are the same."""
     for a, b in zip_longest(one.facts, other.facts):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from chimera.paths.nest import flatten, leaf_names
 from chimera.paths.notice import ChimeraWarning
-from chimera.paths.structure import DERIVED, own_attributes
+from chimera.paths.structure import written_attributes
 from chimera.paths.walk import join
 
 
@@ -26,8 +26,8 @@ def users_attributes(module: nn.Module) -> dict[str, Any]:
     """The attributes of a user's class, less what engines and recurrent layers note there."""
     return {
         name: value
-        for name, value in own_attributes(module).items()
-        if not name.startswith("__") and name not in DERIVED
+        for name, value in written_attributes(module).items()
+        if not name.startswith("__")
     }
 
 

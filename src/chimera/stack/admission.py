@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from chimera.paths.hooks import has_hooks
 from chimera.paths.memory import overlapping
 from chimera.paths.nest import Shape, flatten
-from chimera.paths.structure import Fact, Reading, difference, own_attributes, read
+from chimera.paths.structure import Fact, Reading, difference, read, written_attributes
 from chimera.paths.walk import join
 from chimera.stack.numbers import alike
 
@@ -62,8 +62,7 @@ def checked_reading(index: int, module: nn.Module) -> Reading:
                 "keeps its tensors to itself; pass the module that was scripted"
             )
     for path, inner in reading.modules:
-        known = isinstance(inner, nn.RNNBase)  # whose weak references torch itself renews
-        for name, value in () if known else own_attributes(inner).items():
+        for name, value in written_attributes(inner).items():
             _check_reachable(f"modules[{index}]: {join(path, name)}", value)
     for slot in reading.slots:
         if slot.tensor.is_leaf and has_hooks(slot.tensor):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from chimera.paths.shared import Links, shared
-from chimera.paths.structure import DERIVED, own_attributes
+from chimera.paths.structure import written_attributes
 from chimera.paths.walk import join
 from chimera.stack.choices import choices, choose
 from chimera.stack.contents import as_text
@@ -173,12 +173,7 @@ class Carried:
 
 
 def _links(group: Group) -> Links:
-    return shared([_written(module) for _, module in group.reading.modules])
-
-
-def _written(module: nn.Module) -> dict[str, Any]:
-    """The attributes that a module's own code writes, less what recurrent layers derive."""
-    return {name: value for name, value in own_attributes(module).items() if name not in DERIVED}
+    return shared([written_attributes(module) for _, module in group.reading.modules])
 
 
 def _make(group: Group, where: Where, kind: str, persistent: bool, stacked: Tensor) -> None:
@@ -222,7 +217,7 @@ def _attributes(group: Group) -> dict[Where, tuple[str | None, Any]]:
     """
     found: dict[Where, tuple[str | None, Any]] = {}
     for index, (_, module) in enumerate(group.reading.modules):
-        for name, value in _written(module).items():
+        for name, value in written_attributes(module).items():
             found[index, name] = (_text(value), value)
     return found
 
@@ -232,7 +227,7 @@ def _hidden(group: Group) -> dict[tuple[Where, int], str]:
     held = {
         (index, name): {-1: value}
         for index, (_, module) in enumerate(group.reading.modules)
-        for name, value in _written(module).items()
+        for name, value in written_attributes(module).items()
     }
     for where, values in group.own.items():
         held[where] = dict(enumerate(values))
